@@ -1,0 +1,217 @@
+"""Every error that Ringwall raises on purpose: one tree, by whose move is next.
+
+    RingwallError
+    ├── InvalidInput                 the caller's: what was passed in cannot be used
+    │   ├── DocumentWithoutReaders       nobody said who may read it
+    │   ├── ContextOverflow              more tokens than the model's window holds
+    │   ├── UnknownRun                   no such run, or none that this principal may see
+    │   └── NotWaiting                   the run or call is not (any more) waiting for this answer
+    ├── ConfigurationError           the deployer's: the app cannot be built like this
+    │   ├── UnknownPlugin                no plugin of that name is installed
+    │   ├── MissingDependency            a constructor asks for what no recipe makes
+    │   ├── BadModelFile                 missing, truncated or not a GGUF
+    │   └── BadPolicy                    a policy file or rule that cannot be read
+    ├── Denied                       the policy's no
+    │   ├── FlowDenied                   this receiver may not receive this value
+    │   └── ActionDenied                 this action may not be caused by these sources
+    ├── ProviderError                the model provider's
+    │   ├── ProviderRefused              key, account or request refused; trying again will not help
+    │   ├── ProviderUnavailable          busy, down or too slow; trying again may help
+    │   └── BadReply                     the reply breaks the protocol or stops in the middle
+    ├── ToolError                    the tool's
+    │   ├── ToolFailed                   it raised
+    │   ├── ToolTimeout                  it did not return before its deadline
+    │   └── InDoubt                      its effect may or may not have happened; a human must say
+    ├── LimitReached                 a bound of the run: rounds, deadline, budget
+    ├── StoreError                   a document, memory or profile store could not do it
+    └── JournalError                 the journal's
+        ├── JournalUnavailable           locked, read-only, full or gone
+        ├── JournalConflict              another process went on with this run
+        └── ChainBroken                  an event was changed, removed or put in another order
+
+Each message says what happened, what was expected and the next move.
+"""
+
+from __future__ import annotations
+
+
+class RingwallError(Exception):
+    """Base of all. `expected` and `hint` complete the message; all three are safe to show to the caller.
+
+    `fault` names who can mend it: `caller`, `configuration`, `provider`, `policy`, `tool`, `limit`, `storage`.
+    """
+
+    fault = "ringwall"
+
+    def __init__(self, what: str, *, expected: str = "", hint: str = "") -> None:
+        self.what, self.expected, self.hint = what, expected, hint
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.expected:
+            parts.append(f"expected: {self.expected}")
+        if self.hint:
+            parts.append(f"next: {self.hint}")
+        return "; ".join(parts)
+
+
+class InvalidInput(RingwallError):
+    """What the caller passed in cannot be used."""
+
+    fault = "caller"
+
+
+class DocumentWithoutReaders(InvalidInput):
+    """A document nobody may be assumed to read."""
+
+    def __init__(self, document: str = "") -> None:
+        super().__init__(
+            f"document {document!r} has no readers" if document else "an ACL without grants",
+            expected="at least one grant, as in `user:ana`, `role:staff` or `public`",
+            hint="say who may read it: nothing is public by default",
+        )
+
+
+class ContextOverflow(InvalidInput):
+    """The prompt holds more tokens than the model's context window leaves for it."""
+
+    def __init__(self, tokens: int, window: int, *, reserved: int = 0) -> None:
+        self.tokens, self.window, self.reserved = tokens, window, reserved
+        self.excess = tokens + reserved - window
+        super().__init__(
+            f"the prompt is {self.excess} tokens too long: {tokens} tokens and {reserved} kept for the answer "
+            f"do not fit a window of {window}",
+            hint="shorten the question, retrieve fewer passages, or choose a model with a larger window",
+        )
+
+
+class UnknownRun(InvalidInput):
+    """No such run, or none that the asking principal may see: the two are told apart to nobody."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"no run {run_id!r} that you may see", hint="list the waiting ones with `app.waiting(as_=...)`"
+        )
+
+
+class NotWaiting(InvalidInput):
+    """An answer to a question that is not open: already answered, used up, or never asked."""
+
+
+class ConfigurationError(RingwallError):
+    """The app cannot be built like this."""
+
+    fault = "configuration"
+
+
+class UnknownPlugin(ConfigurationError):
+    """No installed distribution offers a plugin of that name."""
+
+
+class MissingDependency(ConfigurationError):
+    """A constructor asks for something that no recipe makes; the message shows the path to it."""
+
+
+class BadModelFile(ConfigurationError):
+    """A model file that is missing, truncated, or of another format."""
+
+
+class BadPolicy(ConfigurationError):
+    """A policy that cannot be read; the message names file, line and what was expected there."""
+
+
+class Denied(RingwallError):
+    """The policy's no. `rule` is the id of the rule that decided, or `default`."""
+
+    fault = "policy"
+
+    def __init__(self, what: str, *, rule: str = "default", hint: str = "") -> None:
+        self.rule = rule
+        super().__init__(what, hint=hint)
+
+
+class FlowDenied(Denied):
+    """The receiver lacks a grant that the value's label asks for. The message never says which."""
+
+
+class ActionDenied(Denied):
+    """One of the sources that shaped this call may not cause this action."""
+
+
+class ProviderError(RingwallError):
+    """The model provider's fault. `provider` is its name."""
+
+    fault = "provider"
+
+    def __init__(self, what: str, *, provider: str = "", expected: str = "", hint: str = "") -> None:
+        self.provider = provider
+        super().__init__(what, expected=expected, hint=hint)
+
+
+class ProviderRefused(ProviderError):
+    """The request, key or account was refused: trying again will not help."""
+
+
+class ProviderUnavailable(ProviderError):
+    """Busy, down or too slow: trying again may help. `retry_after` in seconds, if the provider said."""
+
+    def __init__(self, what: str, *, provider: str = "", retry_after: float | None = None, hint: str = "") -> None:
+        self.retry_after = retry_after
+        super().__init__(what, provider=provider, hint=hint or "try again later or add a second provider")
+
+
+class BadReply(ProviderError):
+    """A reply that breaks the protocol, or a stream that stopped in the middle."""
+
+
+class ToolError(RingwallError):
+    """The tool's fault. `tool` is its name."""
+
+    fault = "tool"
+
+    def __init__(self, what: str, *, tool: str = "", hint: str = "") -> None:
+        self.tool = tool
+        super().__init__(what, hint=hint)
+
+
+class ToolFailed(ToolError):
+    """The tool raised."""
+
+
+class ToolTimeout(ToolError):
+    """The tool did not return before its deadline."""
+
+
+class InDoubt(ToolError):
+    """The call was started and no result is known: it is never run again unless somebody says so."""
+
+
+class LimitReached(RingwallError):
+    """A bound of the run was reached: rounds, deadline or budget. What was done so far is in the journal."""
+
+    fault = "limit"
+
+
+class StoreError(RingwallError):
+    """A store of documents, memories or profiles could not do what it was asked."""
+
+    fault = "storage"
+
+
+class JournalError(RingwallError):
+    """The journal could not do what it was asked; nothing it had acknowledged is lost."""
+
+    fault = "storage"
+
+
+class JournalUnavailable(JournalError):
+    """The journal's database is locked, read-only, full or gone: the run stops before its next effect."""
+
+
+class JournalConflict(JournalError):
+    """Another process went on with this run; this one must not."""
+
+
+class ChainBroken(JournalError):
+    """Verification found the first event that was changed, removed or reordered."""

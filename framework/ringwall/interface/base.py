@@ -1,0 +1,141 @@
+"""The interface ring: what a tool is, and what running one can come to.
+
+A plugin author reads this file alone. Subclass `Tool` (or decorate a function with `@tool`), then run
+`ringwall.interface.contract` on it.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ringwall.label import BOTTOM, Label
+from ringwall.schema import JSON, JsonSchema, canonical, digest
+
+
+class Effect(StrEnum):
+    """What a tool does to the world. What is not stated is taken to be `IRREVERSIBLE`."""
+
+    READ = "read"
+    WRITE = "write"
+    IRREVERSIBLE = "irreversible"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call: a tool, its exact arguments as canonical JSON text, and an id that is unique in its run."""
+
+    id: str
+    tool: str
+    arguments: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the tool and its canonical arguments: what an approval is bound to."""
+        try:
+            arguments = canonical(json.loads(self.arguments))
+        except ValueError:
+            arguments = self.arguments
+        return digest(f"{self.tool}\n{arguments}")
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What a tool may know of the call it serves.
+
+    `key` is the same each time this very call is tried, and differs from every other call's: store it with
+    the effect and an interrupted call can be completed without doing it twice. `deadline` is in seconds
+    from now.
+    """
+
+    run: str
+    call: str
+    principal: str
+    key: str
+    deadline: float
+
+
+class Tool(ABC):
+    """Something a model may ask for.
+
+    Class attributes say what it does, so that the gate can decide before it runs:
+
+    - `effect`: see `Effect`.
+    - `control`: the arguments that decide who or what is affected (recipient, amount, path, URL). The
+      others are content.
+    - `recipients`: those control arguments that name who receives the content (`("to", "cc")`).
+    - `idempotent`: a second call with the same `CallContext.key` does nothing more and returns the same.
+    - `label`: what its results are worth: who may read them, and what influences whoever reads them.
+      None: readable by the run's principal only, influenced by `tool:<name>`.
+    - `timeout`: seconds until it is given up.
+
+    The caller relies on this: `run` is called with arguments that fit `parameters`; it returns text or raises;
+    it does nothing after it raised.
+    """
+
+    name: str
+    description: str = ""
+    effect: Effect = Effect.IRREVERSIBLE
+    control: tuple[str, ...] | None = None
+    recipients: tuple[str, ...] = ()
+    idempotent: bool = False
+    label: Label | None = None
+    timeout: float = 30.0
+
+    @property
+    @abstractmethod
+    def parameters(self) -> JsonSchema:
+        """JSON schema (draft 2020-12) of the arguments: an object."""
+
+    @abstractmethod
+    def check(self, arguments: Mapping[str, JSON]) -> Mapping[str, JSON]:
+        """Return the arguments as `run` wants them; raise `InvalidInput` naming each that does not fit."""
+
+    @abstractmethod
+    async def run(self, arguments: Mapping[str, JSON], context: CallContext) -> str:
+        """Do it, and return what the model shall read."""
+
+    @property
+    def control_arguments(self) -> frozenset[str]:
+        """The control arguments; a tool that names none has them all controlled."""
+        if self.control is not None:
+            return frozenset(self.control) | frozenset(self.recipients)
+        properties = self.parameters.get("properties")
+        return frozenset(properties) if isinstance(properties, Mapping) else frozenset()
+
+
+class CallStatus(StrEnum):
+    """What asking for a tool call came to."""
+
+    DONE = "done"
+    REJECTED = "rejected"
+    """Invented tool or arguments that do not fit: the model may try again."""
+    REFUSED = "refused"
+    """The policy or an approver said no."""
+    FAILED = "failed"
+    WAITING = "waiting"
+    """A human must approve it, or say whether it happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutcome:
+    """What asking for a tool call came to: `text` is for the model, `label` what that text carries."""
+
+    status: CallStatus
+    text: str
+    label: Label = BOTTOM
+
+
+class ToolRunner(ABC):
+    """Where the agent hands its calls in. Inside a run the gate stands in front of it."""
+
+    @abstractmethod
+    def tools(self) -> Sequence[Tool]:
+        """The tools on offer."""
+
+    @abstractmethod
+    async def run(self, call: ToolCall, context: CallContext) -> ToolOutcome:
+        """Run one call. Never raises for what a model or a tool did wrong: the outcome says so."""

@@ -1,0 +1,167 @@
+"""The model ring: what a request is, and what a model provider must promise.
+
+A plugin author reads this file alone. Subclass `ModelProvider`, then run `ringwall.model.contract` on it.
+Messages are langchain-core's, so what the ecosystem makes fits without translation.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from ringwall.label import BOTTOM, Label
+from ringwall.principal import Principal
+from ringwall.schema import JsonSchema
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+
+class Ability(StrEnum):
+    """What a provider can do beyond plain chat."""
+
+    TOOLS = "tools"
+    JSON_SCHEMA = "json_schema"
+    VISION = "vision"
+
+
+class Location(StrEnum):
+    """Where a model runs. Text that goes to a `REMOTE` one leaves the process, and needs a grant to."""
+
+    IN_PROCESS = "in_process"
+    REMOTE = "remote"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Money per million tokens, in US dollars."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What the framework must know of a provider before it sends a request.
+
+    `window` is the context window in tokens, prompt and answer together.
+    """
+
+    name: str
+    window: int
+    location: Location
+    abilities: frozenset[Ability] = frozenset()
+    price: Price = Price()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as the model is told of it; `parameters` is the JSON schema of its arguments (an object)."""
+
+    name: str
+    description: str
+    parameters: JsonSchema
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen. `temperature` 0 is greedy; `max_tokens` bounds the answer."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One question to a model.
+
+    `label` is the join of the labels of everything in `messages`; the gate asks with it whether the
+    provider may receive them. With `schema` the reply's text is JSON that fits it. `tool_choice` names
+    the one tool that the reply must call.
+    """
+
+    messages: tuple[BaseMessage, ...]
+    label: Label = BOTTOM
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: str | None = None
+    schema: JsonSchema | None = None
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that a request took."""
+
+    prompt: int = 0
+    completion: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedCall:
+    """A tool call as a model wrote it: `arguments` is the JSON text, unchecked."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of a reply: some text, whole tool calls, or (in the last one) the usage and why it ended.
+
+    `finish` is `stop`, `length` or `tool_calls`.
+    """
+
+    text: str = ""
+    calls: tuple[RequestedCall, ...] = ()
+    usage: Usage | None = None
+    finish: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole reply: the joined text, the calls in order, and what it cost."""
+
+    text: str = ""
+    calls: tuple[RequestedCall, ...] = ()
+    usage: Usage = Usage()
+    finish: str = "stop"
+    provider: str = ""
+
+
+class ModelProvider(ABC):
+    """A chat model: local, hosted or anyone's.
+
+    The caller relies on this:
+
+    - nothing is sent or computed before the first delta is asked for;
+    - when the caller leaves the stream (closes it, or its task is cancelled) the work stops within one token;
+    - concurrent streams do not mix;
+    - a reply that stops early or breaks the protocol raises `BadReply`, it is never passed off as whole;
+    - a prompt that does not fit raises `ContextOverflow` before anything is generated.
+
+    Other failures raise `ProviderRefused` or `ProviderUnavailable`.
+    """
+
+    @property
+    @abstractmethod
+    def info(self) -> ModelInfo:
+        """What this provider can do, and where it runs."""
+
+    @abstractmethod
+    def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
+        """Answer `request` piece by piece."""
+
+    @property
+    def principal(self) -> Principal:
+        """Who receives the text that is sent here; what it may receive is for the policy to say."""
+        return Principal(f"model:{self.info.name}")
+
+    async def close(self) -> None:
+        """Release what the provider holds; called once, by the app that opened it."""
