@@ -1,0 +1,189 @@
+"""The smallest real policy: rules, one a line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
+from types import MappingProxyType
+from typing import Final
+
+from ringwall.deployment.base import Decision, Policy, Verdict
+from ringwall.deployment.ruleset import ANY, Holding, Rule, RuleSet
+from ringwall.errors import BadPolicy
+from ringwall.principal import PUBLIC, TENANT_MARK, Grants, Principal
+from ringwall.schema import digest
+
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Rules(Policy):
+    """A policy written in lines, each of one of these shapes; `#` begins a comment:
+
+        role staff includes guest                     # whoever is staff is also a guest
+        member user:bo role:staff                     # bo is staff
+        grant role:staff collection:kitchen           # whoever is staff holds `collection:kitchen`
+        allow role:guest ask app:dinner
+        ask   doc:*  call tool:book_table  because "a document may not book without a person's yes"
+        deny  web:*  call tool:*  in acme
+
+    The subject of a rule is a grant that the principal holds (`role:guest`, `user:ana`, `collection:kitchen`,
+    `public`) or, with a `*`, a pattern of the principal's id. Actions and resources may hold a `*`, which stands
+    for any text. Nothing matched: denied. A deny beats an ask, an ask beats an allow; among equals the
+    first line decides. A decision's `rule` is `rules:<line>`; its reason is what `because` says, or the line.
+
+    `in acme` at the end of any line confines it to the tenant `acme`; without it the line holds in every tenant,
+    each for itself: what a principal holds, it holds within its own tenant.
+
+    Raises `BadPolicy`, which names the line and what was expected there.
+    """
+
+    def __init__(self, rules: str | Iterable[str]) -> None:
+        self._state = _compile(rules, changes=0)
+        self._changes = 0
+
+    def replace(self, rules: str | Iterable[str]) -> None:
+        """Swap in other rules; the next call sees them. Raises `BadPolicy` and keeps the present ones."""
+        self._state = _compile(rules, changes=self._changes + 1)
+        self._changes += 1
+
+    async def decide(
+        self, principal: Principal, action: str, resource: str, context: Mapping[str, str] = _NOTHING
+    ) -> Decision:
+        return self._state.decide(principal, action, resource)
+
+    async def grants(self, principal: Principal) -> Grants:
+        return self._state.grants(principal)
+
+    @property
+    def version(self) -> str:
+        """A digest of the text and the number of replacements so far: the same in every process that starts with it."""
+        return self._state.version
+
+
+_VERDICTS: Final = frozenset(Verdict)
+_WORD: Final = r'[^\s"#][^\s"]*'
+_BECAUSE: Final = r'(?:\s+because\s+"(?P<because>[^"]*)")?'
+_END: Final = rf"(?:\s+in\s+(?P<tenant>{_WORD}))?(?:\s+#.*)?"
+
+_SHAPES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
+    "role": (
+        re.compile(rf"role\s+(?P<holder>{_WORD})\s+includes\s+(?P<grant>{_WORD}){_END}"),
+        "`role <name> includes <name> [in <tenant>]`, the names without `role:`",
+    ),
+    "member": (
+        re.compile(rf"member\s+(?P<holder>{_WORD})\s+(?P<grant>role:{_WORD}){_END}"),
+        "`member <principal id or pattern> role:<name> [in <tenant>]`",
+    ),
+    "grant": (
+        re.compile(rf"grant\s+(?P<holder>{_WORD})\s+(?P<grant>(?!role:){_WORD}){_END}"),
+        "`grant <subject> <grant> [in <tenant>]`; roles are given with `member` and `role ... includes`",
+    ),
+    **{
+        str(verdict): (
+            re.compile(
+                rf"{verdict}\s+(?P<subject>{_WORD})\s+(?P<action>{_WORD})\s+(?P<resource>{_WORD}){_BECAUSE}{_END}"
+            ),
+            f'`{verdict} <subject> <action> <resource> [because "<reason>"] [in <tenant>]`',
+        )
+        for verdict in Verdict
+    },
+}
+
+
+class _Line:
+    """One line of the text, taken apart by the shape that its first word asks for."""
+
+    def __init__(self, number: int, text: str) -> None:
+        self.number, self.text, self.keyword = number, text, text.split(maxsplit=1)[0]
+        shape, self.expected = _SHAPES.get(
+            self.keyword, (None, f"a line that begins with {', '.join(_SHAPES)}")
+        )
+        match = shape.fullmatch(text) if shape else None
+        if not match:
+            raise self.bad("cannot be read")
+        self.parts: dict[str, str] = {
+            name: part for name, part in match.groupdict().items() if part is not None
+        }
+        self._check_words()
+
+    def bad(self, what: str, *, expected: str = "") -> BadPolicy:
+        return BadPolicy(
+            f"rules, line {self.number}: `{self.text}` {what}", expected=expected or self.expected
+        )
+
+    def _check_words(self) -> None:
+        for name, word in self.parts.items():
+            if name != "because" and TENANT_MARK in word:
+                raise self.bad(
+                    f"has {TENANT_MARK!r} in {word!r}", expected="grants without a tenant, and `in <tenant>`"
+                )
+            if name in ("subject", "holder", "grant") and self.keyword != "role" and not _is_grant(word):
+                raise self.bad(f"has {word!r}, which nobody can hold", expected="`kind:name`, or `public`")
+            if name in ("grant", "tenant") and ANY in word:
+                raise self.bad(f"has a pattern where one name belongs: {word!r}")
+            # Patterns are matched against ids alone, so such a rule would match nobody: fatal when it is a deny.
+            if name in ("subject", "holder") and ANY in word and word.startswith(("role:", "collection:")):
+                raise self.bad(
+                    f"has a pattern that matches nobody: {word!r}", expected="one grant, or a pattern of ids"
+                )
+
+    def rule(self) -> Rule:
+        part = self.parts
+        reason = (
+            part.get("because") or f"{self.keyword} {part['subject']} {part['action']} {part['resource']}"
+        )
+        return Rule(
+            f"rules:{self.number}",
+            Verdict(self.keyword),
+            subject=part["subject"],
+            action=part["action"],
+            resource=part["resource"],
+            tenant=part.get("tenant"),
+            reason=reason,
+        )
+
+    def holding(self) -> Holding:
+        holder, grant = self.parts["holder"], self.parts["grant"]
+        if self.keyword == "role":
+            if ANY in holder or holder.startswith("role:") or grant.startswith("role:"):
+                raise self.bad("does not name two roles")
+            holder, grant = f"role:{holder}", f"role:{grant}"
+        return Holding(holder, grant, self.parts.get("tenant"))
+
+
+def _is_grant(word: str) -> bool:
+    return ":" in word or ANY in word or word == PUBLIC
+
+
+def _compile(rules: str | Iterable[str], *, changes: int) -> RuleSet:
+    text = rules if isinstance(rules, str) else "\n".join(rules)
+    stripped = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
+    lines = [_Line(number, line) for number, line in stripped if line and not line.startswith("#")]
+    holdings = [(line, line.holding()) for line in lines if line.keyword not in _VERDICTS]
+    _refuse_cycles(holdings)
+    return RuleSet(
+        [line.rule() for line in lines if line.keyword in _VERDICTS],
+        [holding for _, holding in holdings],
+        version=f"{digest(text)[:16]}.{changes}",
+    )
+
+
+def _refuse_cycles(holdings: list[tuple[_Line, Holding]]) -> None:
+    """Refuse holdings that lead back to themselves within one tenant."""
+    for tenant in {holding.tenant for _, holding in holdings}:
+        seen = [(line, holding) for line, holding in holdings if holding.tenant in (None, tenant)]
+        graph: TopologicalSorter[str] = TopologicalSorter()
+        for _, holding in seen:
+            graph.add(holding.holder, holding.grant)
+        try:
+            graph.prepare()
+        except CycleError as error:
+            cycle: list[str] = error.args[1]
+            line = next(line for line, h in reversed(seen) if h.holder in cycle and h.grant in cycle)
+            raise line.bad(
+                f"closes a circle: {' → '.join(cycle)}", expected="roles that do not include each other"
+            ) from None
+
+
+__all__ = ["Rules"]

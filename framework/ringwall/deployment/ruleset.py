@@ -1,0 +1,124 @@
+"""Compiled rules: what the core's `Rules` and the casbin plugin turn their texts into.
+
+A `RuleSet` never changes. A policy that changes makes another one and swaps it in, so a caller sees the old
+rules or the new ones, never a mixture, and what was remembered of the old ones goes away with them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from ringwall.deployment.base import Decision, Verdict
+from ringwall.principal import PUBLIC, Grant, Grants, Principal, scoped
+
+ANY: Final = "*"
+"""The only wildcard: any text, also none."""
+
+_SEVERITY: Final = {Verdict.DENY: 0, Verdict.ASK: 1, Verdict.ALLOW: 2}
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether `text` is `pattern`, where each `*` stands for any text. Linear in the text, whoever wrote it."""
+    head, *rest = pattern.split(ANY)
+    if not rest:
+        return pattern == text
+    *middle, tail = rest
+    at, end = len(head), len(text) - len(tail)
+    if at > end or not text.startswith(head) or not text.endswith(tail):
+        return False
+    for part in middle:
+        found = text.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Who may do what to what. `subject` is a grant that the principal holds or, with a `*`, a pattern of its id;
+    `action` and `resource` may hold a `*`. `tenant=None` is every tenant.
+    """
+
+    id: str
+    verdict: Verdict
+    subject: str
+    action: str
+    resource: str
+    tenant: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Whoever holds `holder` (a grant or, with a `*`, a pattern of the principal's id) also holds `grant`.
+
+    Both are written without a tenant: a principal holds `grant` within its own tenant only.
+    """
+
+    holder: str
+    grant: Grant
+    tenant: str | None = None
+
+
+class RuleSet:
+    """Rules and holdings, indexed once, with a bounded memory (`remembered` entries) of the answers given so far."""
+
+    def __init__(
+        self, rules: Iterable[Rule], holdings: Iterable[Holding], *, version: str, remembered: int = 16_384
+    ) -> None:
+        self.version = version
+        self._exact: dict[tuple[str, str], list[tuple[int, Rule, Decision]]] = defaultdict(list)
+        self._wild: list[tuple[int, Rule, Decision]] = []
+        self._holdings: dict[Grant, list[Holding]] = defaultdict(list)
+        self._wild_holdings: list[Holding] = []
+        self._index_rules(rules)
+        for holding in holdings:
+            (self._wild_holdings if ANY in holding.holder else self._holdings[holding.holder]).append(holding)
+        self.decide = lru_cache(remembered)(self._decide)
+        self.grants = lru_cache(remembered)(self._grants)
+        self._held = lru_cache(remembered)(self._close_over)
+        # Documents and pages that act as principals are many, tools are few: so rules are found by what they are about.
+        self._about = lru_cache(remembered)(self._find)
+
+    def _index_rules(self, rules: Iterable[Rule]) -> None:
+        for rank, rule in enumerate(sorted(rules, key=lambda rule: _SEVERITY[rule.verdict])):
+            ranked = rank, rule, Decision(rule.verdict, rule.reason, rule.id)
+            wild = ANY in rule.action or ANY in rule.resource
+            (self._wild if wild else self._exact[rule.action, rule.resource]).append(ranked)
+
+    def _decide(self, principal: Principal, action: str, resource: str) -> Decision:
+        held = self._held(principal)
+        for _, rule, decision in self._about(action, resource):
+            if rule.tenant in (None, principal.tenant) and _is_subject(rule.subject, principal.id, held):
+                return decision
+        return Decision.no_rule(principal.id, action, resource)
+
+    def _find(self, action: str, resource: str) -> Sequence[tuple[int, Rule, Decision]]:
+        wild = [r for r in self._wild if matches(r[1].action, action) and matches(r[1].resource, resource)]
+        return sorted([*self._exact.get((action, resource), ()), *wild], key=lambda ranked: ranked[0])
+
+    def _grants(self, principal: Principal) -> Grants:
+        return principal.vouched_grants | {scoped(grant, principal.tenant) for grant in self._held(principal)}
+
+    def _close_over(self, principal: Principal) -> Grants:
+        held: set[Grant] = set()
+        reached = [PUBLIC, principal.id, *(f"role:{role}" for role in principal.roles)]
+        given = [holding for holding in self._wild_holdings if matches(holding.holder, principal.id)]
+        while reached or given:
+            reached += (holding.grant for holding in given if holding.tenant in (None, principal.tenant))
+            new = set(reached) - held
+            held |= new
+            reached, given = [], [holding for grant in new for holding in self._holdings.get(grant, ())]
+        return frozenset(held)
+
+
+def _is_subject(subject: str, principal_id: str, held: Grants) -> bool:
+    return subject in held or (ANY in subject and matches(subject, principal_id))
+
+
+__all__ = ["ANY", "Holding", "Rule", "RuleSet", "matches"]
