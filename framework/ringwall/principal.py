@@ -50,7 +50,7 @@ class Principal:
     id: str
     tenant: str = ""
     roles: frozenset[str] = frozenset()
-    attributes: Mapping[str, str] = field(default=_NO_ATTRIBUTES, compare=False)
+    attributes: Mapping[str, str] = field(default_factory=lambda: _NO_ATTRIBUTES, compare=False)
 
     def __post_init__(self) -> None:
         kind, _, name = self.id.partition(":")
