@@ -1,8 +1,12 @@
 """The journal: what happened, once, in order.
 
 Append-only, JSON only. Each run is a chain: an event's hash covers its content and the hash before it, and a
-run's first event is chained to the first event of the run before it, so that a whole run cannot disappear
-either. `verify` finds the first event that was changed, removed or reordered.
+run's first event is chained to its owner and to the first event of the run before it, so that a run can
+neither disappear from the middle nor change hands. `verify` finds the first event that was changed, removed
+or reordered.
+
+What nobody outside has seen can be cut off without a trace: the newest run, or the end of a run together with
+its record. Whoever must prove that nothing was keeps records (`RunRecord`) elsewhere, for `verify`.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from ringwall.errors import ChainBroken, JournalConflict, UnknownRun
+from ringwall.errors import ChainBroken, InvalidInput, JournalConflict, UnknownRun
+from ringwall.schema import digest
 
 GENESIS: Final = "0" * 64
 """What the first event of the first run is chained to."""
@@ -31,7 +36,10 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An event that is not in the journal yet: `body` and `label` are JSON texts, `at` is Unix time in seconds."""
+    """An event that is not in the journal yet.
+
+    `body` and `label` are JSON texts, `at` is Unix time in seconds (finite).
+    """
 
     kind: str
     body: str
@@ -41,7 +49,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened. `seq` counts from 0 in its run; `hash` covers everything before it in this class."""
+    """One thing that happened. `seq` counts from 0 in its run; `hash` covers all the fields before it."""
 
     run: str
     seq: int
@@ -53,7 +61,7 @@ class Event:
     hash: str
 
     def computed_hash(self) -> str:
-        """SHA-256 over all fields but `hash`, each preceded by its length, so that no two events share a text."""
+        """SHA-256 over all fields but `hash`, lengths in front, so that no two events share a text."""
         return chain_hash(self.run, self.seq, self.kind, self.at, self.label, self.body, self.previous)
 
 
@@ -63,19 +71,35 @@ def chain_hash(run: str, seq: int, kind: str, at: float, label: str, body: str, 
     return hashlib.sha256(head.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def link(last_start: str, owner: str) -> str:
+    """What a run's first event is chained to: the first event of the run before it, and the run's owner."""
+    return digest(last_start + owner)
+
+
 def chain(run: str, drafts: Iterable[Draft], *, seq: int, previous: str) -> list[Event]:
     """Make events of `drafts`, the first with number `seq` and chained to `previous`."""
     events = []
     for number, draft in enumerate(drafts, seq):
-        hash_ = chain_hash(run, number, draft.kind, draft.at, draft.label, draft.body, previous)
-        events.append(Event(run, number, draft.kind, draft.at, draft.label, draft.body, previous, hash_))
+        at = draft.at + 0.0  # a database column gives 1 back as 1.0 and -0.0 as 0.0: hash what it gives back
+        hash_ = chain_hash(run, number, draft.kind, at, draft.label, draft.body, previous)
+        events.append(Event(run, number, draft.kind, at, draft.label, draft.body, previous, hash_))
         previous = hash_
     return events
 
 
+def first_events(run: str, owner: str, drafts: Sequence[Draft], last_start: str) -> list[Event]:
+    """The events a run begins with. Raises `InvalidInput` for none: the next run is chained to the first."""
+    if not drafts:
+        raise InvalidInput(f"run {run!r} begins with no event", expected="at least one draft")
+    return chain(run, drafts, seq=0, previous=link(last_start, owner))
+
+
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """Where a run stands: its owner's own grant, its status, and the head of its chain."""
+    """Where a run stands: its owner's own grant, its status, and the head of its chain.
+
+    The status is there to find runs by; evidence is in the events alone.
+    """
 
     run: str
     owner: str
@@ -106,14 +130,35 @@ class Journal(ABC):
     """
 
     @abstractmethod
-    async def start(self, run: str, owner: str, drafts: Sequence[Draft]) -> Head:
-        """Begin a run with its first events, status `RUNNING`. Raises `JournalConflict` if it exists."""
+    async def start(
+        self,
+        run: str,
+        owner: str,
+        drafts: Sequence[Draft],
+        *,
+        status: RunStatus = RunStatus.RUNNING,
+        durable: bool = False,
+    ) -> Head:
+        """Begin a run with its first events.
+
+        Raises `JournalConflict` if it exists, `InvalidInput` without drafts.
+        """
 
     @abstractmethod
     async def append(
-        self, run: str, drafts: Sequence[Draft], after: Head, *, status: RunStatus | None = None, durable: bool = False
+        self,
+        run: str,
+        drafts: Sequence[Draft],
+        after: Head,
+        *,
+        status: RunStatus | None = None,
+        durable: bool = False,
     ) -> Head:
-        """Append events right after `after`, set the run's status if given, and return the new end."""
+        """Append events right after `after`, set the run's status if given, and return the new end.
+
+        Without drafts the end stays where it is, so that nothing is claimed: two callers may both succeed.
+        Raises `UnknownRun`, `JournalConflict`.
+        """
 
     @abstractmethod
     async def read(self, run: str) -> list[Event]:
@@ -127,34 +172,69 @@ class Journal(ABC):
     async def runs(self, status: RunStatus | None = None) -> list[RunRecord]:
         """Return all runs, or those of one status, in the order they began."""
 
-    async def verify(self) -> int:
-        """Check every chain; return the number of events. Raises `ChainBroken` naming the first bad one."""
-        previous_start, count = GENESIS, 0
+    async def verify(self, kept: Iterable[RunRecord] = ()) -> int:
+        """Check every chain; return the number of events. Raises `ChainBroken` naming the first bad one.
+
+        `kept` are records that somebody kept outside the journal: each run must still hold what it held then.
+        A journal that others write to meanwhile overrides this, to check one snapshot.
+        """
+        check = ChainCheck(kept)
         for record in await self.runs():
-            events = await self.read(record.run)
-            check_chain(record, events, previous_start)
-            previous_start, count = events[0].hash, count + len(events)
-        return count
+            check.run(record, await self.read(record.run))
+        return check.finish()
 
     async def close(self) -> None:
         """Release what the journal holds; called once, by the app that opened it."""
 
 
-def check_chain(record: RunRecord, events: Sequence[Event], previous: str) -> None:
-    """Check one run's chain against its record. Raises `ChainBroken`."""
-    for expected, event in enumerate(events):
-        where = f"event {expected} of run {record.run!r}"
-        if event.seq != expected or event.run != record.run:
-            raise ChainBroken(f"{where} is missing", hint="compare with a backup or an exported copy")
-        if event.previous != previous:
-            raise ChainBroken(f"{where} does not follow the event before it", hint="something was removed or reordered")
-        if event.hash != event.computed_hash():
-            raise ChainBroken(f"{where} was changed after it was written", hint="compare with a backup or a copy")
-        previous = event.hash
-    if len(events) != record.length or not events or events[-1].hash != record.head:
-        raise ChainBroken(
-            f"event {len(events)} of run {record.run!r} is missing", hint="the end of the run was removed"
-        )
+class ChainCheck:
+    """Checks runs in the order they began, one at a time, so that a journal need not fit into memory."""
+
+    def __init__(self, kept: Iterable[RunRecord] = ()) -> None:
+        self._kept = {record.run: record for record in kept}
+        self._last_start = GENESIS
+        self._count = 0
+
+    def run(self, record: RunRecord, events: Iterable[Event]) -> None:
+        """Check the next run against its record, and against what was kept of it. Raises `ChainBroken`."""
+        kept = self._kept.pop(record.run, None)
+        previous, length = link(self._last_start, record.owner), 0
+        for event in events:
+            _check_event(event, record.run, length, previous)
+            previous, length = event.hash, length + 1
+            if length == 1:
+                self._last_start = event.hash
+            if kept and length == kept.length and event.hash != kept.head:
+                raise ChainBroken(
+                    f"event {event.seq} of run {record.run!r} is not the kept one", hint=_COMPARE
+                )
+        if length != record.length or previous != record.head or length < (kept.length if kept else 1):
+            raise _missing(record.run, length, "the end of the run was removed")
+        self._count += length
+
+    def finish(self) -> int:
+        """Return the number of events. Raises `ChainBroken` when a kept run did not come by."""
+        for run in self._kept:
+            raise _missing(run, 0, "the whole run was removed")
+        return self._count
+
+
+_COMPARE: Final = "compare with a backup or an exported copy"
+
+
+def _check_event(event: Event, run: str, seq: int, previous: str) -> None:
+    where = f"event {seq} of run {run!r}"
+    if event.seq != seq or event.run != run:
+        raise _missing(run, seq, "it was removed or moved")
+    if event.previous != previous:
+        why = "something was removed or reordered, or the run was given to another owner"
+        raise ChainBroken(f"{where} does not follow what is before it", hint=f"{why}: {_COMPARE}")
+    if event.hash != event.computed_hash():
+        raise ChainBroken(f"{where} was changed after it was written", hint=_COMPARE)
+
+
+def _missing(run: str, seq: int, why: str) -> ChainBroken:
+    return ChainBroken(f"event {seq} of run {run!r} is missing", hint=f"{why}: {_COMPARE}")
 
 
 class InMemoryJournal(Journal):
@@ -165,21 +245,35 @@ class InMemoryJournal(Journal):
         self._records: dict[str, RunRecord] = {}
         self._last_start = GENESIS
 
-    async def start(self, run: str, owner: str, drafts: Sequence[Draft]) -> Head:
+    async def start(
+        self,
+        run: str,
+        owner: str,
+        drafts: Sequence[Draft],
+        *,
+        status: RunStatus = RunStatus.RUNNING,
+        durable: bool = False,
+    ) -> Head:
         if run in self._events:
             raise JournalConflict(f"run {run!r} exists already", hint="resume it, or choose another id")
-        events = chain(run, drafts, seq=0, previous=self._last_start)
+        events = first_events(run, owner, drafts, self._last_start)
         self._last_start = events[0].hash
         self._events[run] = events
         head = Head(len(events), events[-1].hash)
-        self._records[run] = RunRecord(run, owner, RunStatus.RUNNING, head.length, head.hash)
+        self._records[run] = RunRecord(run, owner, status, head.length, head.hash)
         return head
 
     async def append(
-        self, run: str, drafts: Sequence[Draft], after: Head, *, status: RunStatus | None = None, durable: bool = False
+        self,
+        run: str,
+        drafts: Sequence[Draft],
+        after: Head,
+        *,
+        status: RunStatus | None = None,
+        durable: bool = False,
     ) -> Head:
         record = await self.record(run)
-        if record.head != after.hash:
+        if (record.length, record.head) != (after.length, after.hash):
             raise JournalConflict(f"run {run!r} went on elsewhere", hint="read it again before acting")
         events = chain(run, drafts, seq=after.length, previous=after.hash)
         self._events[run].extend(events)
