@@ -22,6 +22,7 @@
     │   ├── ToolFailed                   it raised
     │   ├── ToolTimeout                  it did not return before its deadline
     │   └── InDoubt                      its effect may or may not have happened; a human must say
+    ├── StepFailed                   a step of the pipeline raised something that is not in this tree
     ├── LimitReached                 a bound of the run: rounds, deadline, budget
     ├── StoreError                   a document, memory or profile store could not do it
     └── JournalError                 the journal's
@@ -185,6 +186,12 @@ class ToolTimeout(ToolError):
 
 class InDoubt(ToolError):
     """The call was started and no result is known: it is never run again unless somebody says so."""
+
+
+class StepFailed(RingwallError):
+    """A step of the pipeline raised something that is not in this tree."""
+
+    fault = "configuration"
 
 
 class LimitReached(RingwallError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Generic, Self, TypeVar
+from typing import Final, Generic, Self, TypedDict, TypeVar
 
 from ringwall.principal import ACL, Grants
 
@@ -16,6 +16,13 @@ T_co = TypeVar("T_co", covariant=True)
 
 Source = str
 """What could have shaped a value: `user:ana`, `doc:hr/handbook.md`, `web:example.org`, `tool:read_mail`."""
+
+
+class LabelJson(TypedDict):
+    """A label as the journal keeps it."""
+
+    secrecy: list[list[str]]
+    influence: list[Source]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,18 @@ class Label:
     def __le__(self, other: Label) -> bool:
         """Whether `other` is at least as strict as this label."""
         return self.secrecy <= other.secrecy and self.influence <= other.influence
+
+    def to_json(self) -> LabelJson:
+        """The JSON form: `{"secrecy": [[grant, ...], ...], "influence": [source, ...]}`, sorted."""
+        return {
+            "secrecy": sorted(sorted(acl) for acl in self.secrecy),
+            "influence": sorted(self.influence),
+        }
+
+    @classmethod
+    def from_json(cls, value: LabelJson) -> Self:
+        """Read back what `to_json` wrote."""
+        return cls(frozenset(ACL(acl) for acl in value["secrecy"]), frozenset(value["influence"]))
 
     def may_flow_to(self, grants: Grants) -> bool:
         """Whether somebody who holds `grants` may receive the value: every ACL admits them."""

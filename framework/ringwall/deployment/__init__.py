@@ -1,1 +1,21 @@
-"""."""
+"""The deployment ring: policies, gates, the journal and approvals."""
+
+from ringwall.deployment.approvals import Approval
+from ringwall.deployment.base import Decision, Policy, Verdict
+from ringwall.deployment.journal import Draft, Event, Head, InMemoryJournal, Journal, RunRecord, RunStatus
+from ringwall.deployment.rules import Rules
+
+__all__ = [
+    "Approval",
+    "Decision",
+    "Draft",
+    "Event",
+    "Head",
+    "InMemoryJournal",
+    "Journal",
+    "Policy",
+    "Rules",
+    "RunRecord",
+    "RunStatus",
+    "Verdict",
+]

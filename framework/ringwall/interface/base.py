@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ringwall.errors import InvalidInput
 from ringwall.label import BOTTOM, Label
 from ringwall.schema import JSON, JsonSchema, canonical, digest
 
@@ -116,6 +117,7 @@ class CallStatus(StrEnum):
     REFUSED = "refused"
     """The policy or an approver said no."""
     FAILED = "failed"
+    TIMED_OUT = "timed_out"
     WAITING = "waiting"
     """A human must approve it, or say whether it happened."""
 
@@ -129,13 +131,44 @@ class ToolOutcome:
     label: Label = BOTTOM
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedCall:
+    """A call whose tool exists and whose arguments fit its schema: `arguments` is what the tool's `check` made."""
+
+    call: ToolCall
+    tool: Tool
+    arguments: Mapping[str, JSON]
+
+
 class ToolRunner(ABC):
-    """Where the agent hands its calls in. Inside a run the gate stands in front of it."""
+    """Where the agent hands its calls in. Neither method raises for what a model or a tool did wrong."""
 
     @abstractmethod
     def tools(self) -> Sequence[Tool]:
         """The tools on offer."""
 
     @abstractmethod
+    async def execute(self, prepared: PreparedCall, context: CallContext) -> ToolOutcome:
+        """Run a call that was checked."""
+
     async def run(self, call: ToolCall, context: CallContext) -> ToolOutcome:
-        """Run one call. Never raises for what a model or a tool did wrong: the outcome says so."""
+        """Check a call and run it; an invented tool or arguments that do not fit come back as `REJECTED`."""
+        try:
+            prepared = self.prepare(call)
+        except InvalidInput as error:
+            return ToolOutcome(CallStatus.REJECTED, str(error))
+        return await self.execute(prepared, context)
+
+    def prepare(self, call: ToolCall) -> PreparedCall:
+        """Find the tool and check the arguments. Raises `InvalidInput` saying what would fit."""
+        tool = next((t for t in self.tools() if t.name == call.tool), None)
+        if tool is None:
+            offered = ", ".join(sorted(t.name for t in self.tools())) or "none"
+            raise InvalidInput(f"there is no tool named {call.tool!r}", expected=f"one of: {offered}")
+        try:
+            arguments = json.loads(call.arguments or "{}")
+        except ValueError as error:
+            raise InvalidInput(f"the arguments of {tool.name} are not JSON: {error}") from None
+        if not isinstance(arguments, dict):
+            raise InvalidInput(f"the arguments of {tool.name} are not a JSON object")
+        return PreparedCall(call, tool, tool.check(arguments))

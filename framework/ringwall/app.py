@@ -1,0 +1,435 @@
+"""The composition root: layers in, gates on, one question in and one answer out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+from ringwall.assembly import Assembly, Parts
+from ringwall.container import Wiring
+from ringwall.data.base import DocumentStore, Embeddings
+from ringwall.data.memory import MemoryStore as InMemoryDocuments
+from ringwall.deployment import approvals
+from ringwall.deployment.approvals import Approval
+from ringwall.deployment.base import Policy
+from ringwall.deployment.gates import may_release, question_label
+from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus
+from ringwall.deployment.runlog import RunLog, event_label
+from ringwall.errors import (
+    ActionDenied,
+    FlowDenied,
+    InvalidInput,
+    JournalError,
+    LimitReached,
+    NotWaiting,
+    RingwallError,
+    StepFailed,
+    UnknownRun,
+)
+from ringwall.interface.base import Tool
+from ringwall.interface.runner import LocalToolRunner
+from ringwall.label import Labelled
+from ringwall.model.base import ModelProvider
+from ringwall.personalization.base import MemoryStore, ProfileStore
+from ringwall.personalization.memory import InMemoryMemories, InMemoryProfiles
+from ringwall.pipeline import Pipeline, run_steps
+from ringwall.principal import TENANT_MARK, Principal
+from ringwall.run import Beginning, Sink, check_same_pipeline, fold, started
+from ringwall.schema import JSON
+from ringwall.steps import ordinary_pipeline
+from ringwall.turn import Citation, Turn, TurnStatus
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import Runnable
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run came to.
+
+    `status` is `DONE`, or `WAITING` with the open questions in `waiting`; `text` is the answer (empty while
+    waiting), `citations` the passages it rests on.
+    """
+
+    run: str
+    status: RunStatus
+    text: str = ""
+    citations: tuple[Citation, ...] = ()
+    waiting: tuple[Approval, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class App:
+    """An assembled application.
+
+    `policy` and `model` are required; what is not given is kept in this process's memory. Several models are
+    tried in the order given, each only if it may receive what the run has read. `wiring` is called with the app's
+    `Wiring` to provide what your own steps ask for.
+
+    Raises `MissingDependency` when a step asks for what nobody provides. Use it as a context manager, `with` or
+    `async with`: what was passed in is closed with it.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        model: ModelProvider | Sequence[ModelProvider],
+        documents: DocumentStore | None = None,
+        embeddings: Embeddings | None = None,
+        tools: Sequence[Tool] = (),
+        journal: Journal | None = None,
+        profiles: ProfileStore | None = None,
+        memories: MemoryStore | None = None,
+        pipeline: Pipeline | None = None,
+        name: str = "app",
+        deadline: float = 300.0,
+        wiring: Callable[[Wiring], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.policy = policy
+        self.documents = documents or InMemoryDocuments()
+        self.embeddings = embeddings
+        self.journal = journal or InMemoryJournal()
+        self.profiles = profiles or InMemoryProfiles()
+        self.memories = memories or InMemoryMemories()
+        self.models = (model,) if isinstance(model, ModelProvider) else tuple(model)
+        self.pipeline = pipeline or ordinary_pipeline()
+        self._deadline = deadline
+        self._runner: asyncio.Runner | None = None
+        parts = Parts(
+            self.policy,
+            self.documents,
+            self.profiles,
+            self.memories,
+            LocalToolRunner(tools),
+            self.models,
+            self.embeddings,
+        )
+        self._assembly = Assembly(parts, self.pipeline, wiring)
+
+    # Asking
+
+    async def ask(
+        self,
+        question: str,
+        *,
+        as_: Principal,
+        intent: Collection[str] | None = None,
+        run: str | None = None,
+        deadline: float | None = None,
+    ) -> RunResult:
+        """Ask on behalf of `as_` and return what came of it.
+
+        `intent` names the tools that the user's own action calls for (a button pressed, a form sent): a call of
+        one of them is caused by the user alone. `run` is an id of your own; a second run with it is refused.
+        `deadline` is in seconds.
+
+        Raises `ActionDenied` when `as_` may not ask this app, and whatever went wrong inside the run; what was
+        done before is in the journal.
+        """
+        log, turn = await self._begin(question, as_, intent, run)
+        return await self._execute(log, turn, 0, None, deadline)
+
+    async def stream(
+        self,
+        question: str,
+        *,
+        as_: Principal,
+        intent: Collection[str] | None = None,
+        run: str | None = None,
+        deadline: float | None = None,
+    ) -> AsyncGenerator[str | RunResult, None]:
+        """Ask, and yield the text as it is written; the last thing is the `RunResult`.
+
+        Leaving the stream cancels the run: the model stops within one token.
+        """
+        log, turn = await self._begin(question, as_, intent, run)
+        async for piece in self._streamed(lambda sink: self._execute(log, turn, 0, sink, deadline)):
+            yield piece
+
+    def ask_sync(self, question: str, *, as_: Principal, intent: Collection[str] | None = None) -> RunResult:
+        """Ask from code that is not async; the same as `run_sync(ask(...))`."""
+        return self.run_sync(self.ask(question, as_=as_, intent=intent))
+
+    def run_sync(self, work: Coroutine[Any, Any, T]) -> T:
+        """The one synchronous door: run any of the app's coroutines to its end, on a loop that the app keeps.
+
+        Raises `InvalidInput` when called from async code, which must `await` instead.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            if self._runner is None:
+                self._runner = asyncio.Runner()
+            return self._runner.run(work)
+        work.close()
+        raise InvalidInput("the synchronous door was opened from async code", hint="use `await app.ask(...)`")
+
+    # Approving and resuming
+
+    async def waiting(self, *, as_: Principal) -> list[Approval]:
+        """The open questions that `as_` may see and answer."""
+        found: list[Approval] = []
+        for record in await self.journal.runs(RunStatus.WAITING):
+            log, _ = await self._restore(record.run)
+            for question in approvals.open_questions(log):
+                with contextlib.suppress(ActionDenied, FlowDenied):
+                    await approvals.may_answer(self.policy, question, log.principal, as_)
+                    found.append(question)
+        return found
+
+    async def approve(self, run: str, *, by: Principal, call: str | None = None, note: str = "") -> None:
+        """Answer yes to a run's open question: for exactly that call with exactly these arguments, once.
+
+        `call` may be left out when only one is open. Raises `UnknownRun`, `NotWaiting`, `ActionDenied`
+        (nobody approves its own call), `FlowDenied`, and `JournalConflict` when somebody else was quicker.
+        """
+        log, question = await self._question(run, call, by)
+        await approvals.answer(log, question, by, yes=True, note=note)
+
+    async def deny(self, run: str, *, by: Principal, call: str | None = None, note: str = "") -> None:
+        """Answer no to a run's open question; the model is told, and the run goes on when it is resumed."""
+        log, question = await self._question(run, call, by)
+        await approvals.answer(log, question, by, yes=False, note=note)
+
+    async def resolve(
+        self, run: str, *, by: Principal, happened: bool, call: str | None = None, result: str = ""
+    ) -> None:
+        """Say what became of a call in doubt: whether it happened, and what it returned."""
+        log, question = await self._question(run, call, by)
+        await approvals.resolve(log, question, by, happened=happened, result=result)
+
+    async def resume(self, run: str, *, deadline: float | None = None) -> RunResult:
+        """Go on with a run that waited, failed, or was interrupted, in this process or another.
+
+        Nothing that the journal holds is done or asked again. A run that is done returns its result once more.
+        Raises `UnknownRun`, and `NotWaiting` for a cancelled run.
+        """
+        log, beginning, done = await self._pick_up(run)
+        if done:
+            return _result(beginning.turn)
+        return await self._execute(log, beginning.turn, beginning.place, None, deadline)
+
+    async def resume_stream(
+        self, run: str, *, deadline: float | None = None
+    ) -> AsyncGenerator[str | RunResult, None]:
+        """Like `resume`, yielding the text as it is written."""
+        log, beginning, done = await self._pick_up(run)
+        if done:
+            yield _result(beginning.turn)
+            return
+        turn, place = beginning.turn, beginning.place
+        async for piece in self._streamed(lambda sink: self._execute(log, turn, place, sink, deadline)):
+            yield piece
+
+    # Reading what happened
+
+    async def events(self, run: str, *, as_: Principal) -> list[Event]:
+        """The events of a run, as far as `as_` may receive them; what it may not is left empty, its place kept.
+
+        Raises `UnknownRun` for whoever neither asked the run nor may `audit` this app.
+        """
+        record = await self.journal.record(run)
+        if record.owner != as_.own_grant and not await self._may_audit(as_, record.owner):
+            raise UnknownRun(run)
+        grants = await self.policy.grants(as_)
+        events = await self.journal.read(run)
+        return [e if event_label(e).may_flow_to(grants) else replace(e, body="", label="") for e in events]
+
+    async def verify(self) -> int:
+        """Check the journal's chains; return the number of events. Raises `ChainBroken` naming the first bad one."""
+        return await self.journal.verify()
+
+    # Living
+
+    async def close(self) -> None:
+        """Close everything that was passed in, in reverse order; what fails to close does not keep the rest open."""
+        errors: list[Exception] = []
+        parts: tuple[_Closable, ...] = (
+            self.policy,
+            self.journal,
+            self.documents,
+            self.profiles,
+            self.memories,
+            *self.models,
+        )
+        for part in reversed(parts):
+            try:
+                await part.close()
+            except Exception as error:  # the outermost edge: the other parts must still be closed
+                errors.append(error)
+        self._assembly.close()
+        if errors:
+            raise ExceptionGroup("some parts of the app did not close", errors)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.run_sync(self.close())
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+
+    def runnable(self, *, as_: Principal) -> Runnable[str, str]:
+        """The pipeline as a LangChain `Runnable` that asks on behalf of `as_`: text in, text out."""
+        from ringwall.runnable import AppRunnable
+
+        return AppRunnable(self, as_)
+
+    # Inside
+
+    async def _begin(
+        self, question: str, principal: Principal, intent: Collection[str] | None, run: str | None
+    ) -> tuple[RunLog, Turn]:
+        if not question.strip():
+            raise InvalidInput("the question is empty", hint="ask something")
+        decision = await self.policy.decide(principal, "ask", f"app:{self.name}")
+        if not decision:
+            raise ActionDenied(f"{principal.id} may not ask {self.name}: {decision.reason}", rule=decision.rule)
+        label = question_label(principal)
+        tools = None if intent is None else frozenset(intent)
+        turn = Turn(
+            run or uuid.uuid4().hex,
+            principal,
+            Labelled(question, label),
+            await self.policy.grants(principal),
+            intent=tools,
+        )
+        log = RunLog(self.journal, turn.run, principal, question, intent=tools, floor=label)
+        log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
+        await log.flush()
+        return log, turn
+
+    async def _execute(
+        self, log: RunLog, turn: Turn, place: int, sink: Sink | None, deadline: float | None
+    ) -> RunResult:
+        """Run the steps from `place` on, and put the end of the run, whatever it is, into the journal."""
+        try:
+            async with asyncio.timeout(deadline or self._deadline) as clock:
+                with self._assembly.enter(log, sink) as (steps, saved):
+                    saved.begin(turn, place)
+                    turn = await run_steps(steps, turn, start=place, observe=saved.finished)
+                return await self._finish(log, turn)
+        except asyncio.CancelledError:
+            await self._end(log, "run.cancelled", {}, RunStatus.CANCELLED)
+            raise
+        except Exception as error:  # the edge of the run: steps are anyone's code
+            timed_out = isinstance(error, TimeoutError) and clock.expired()
+            known = _as_ringwall_error(error, timed_out=timed_out)
+            body: dict[str, JSON] = {"error": type(known).__name__, "what": str(known)}
+            await self._end(log, "run.failed", body, RunStatus.FAILED)
+            raise await self._shown(log, known) from (None if known is error else error)
+
+    async def _finish(self, log: RunLog, turn: Turn) -> RunResult:
+        if turn.status is TurnStatus.WAITING:
+            log.note("run.waiting", {"calls": [call.id for call in turn.pending]})
+            await log.flush(status=RunStatus.WAITING, durable=True)
+            return RunResult(turn.run, RunStatus.WAITING, waiting=approvals.open_questions(log))
+        if not await may_release(self.policy, log):
+            raise FlowDenied("the answer rests on what you may not receive")
+        log.note("run.finished", {})
+        await log.flush(status=RunStatus.DONE)
+        return _result(turn)
+
+    async def _end(self, log: RunLog, kind: str, body: dict[str, JSON], status: RunStatus) -> None:
+        """Note how a run ended, also while being cancelled; a journal that fails now must not hide why."""
+        log.note(kind, body)
+        with contextlib.suppress(JournalError):
+            await asyncio.shield(log.flush(status=status))
+
+    async def _shown(self, log: RunLog, error: RingwallError) -> RingwallError:
+        """The error as the asking principal may see it: without its text if the run has read what it may not."""
+        if log.floor.may_flow_to(await self.policy.grants(log.principal)):
+            return error
+        error.what, error.expected, error.hint = "the run failed; what it had read may not be shown to you", "", ""
+        error.args = (error.what,)
+        error.__cause__ = None
+        return error
+
+    async def _streamed(
+        self, execute: Callable[[Sink], Awaitable[RunResult]]
+    ) -> AsyncGenerator[str | RunResult, None]:
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        task = asyncio.ensure_future(execute(pieces.put))
+        task.add_done_callback(lambda _: pieces.put_nowait(None))
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            yield await task
+        finally:
+            if not task.done():
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+    async def _restore(self, run: str) -> tuple[RunLog, Beginning]:
+        events = await self.journal.read(run)
+        beginning = fold(events)
+        if beginning.app != self.name:
+            raise UnknownRun(run)
+        turn = beginning.turn
+        log = RunLog.restore(
+            self.journal, turn.principal, turn.question.value, events, intent=turn.intent
+        )
+        return log, beginning
+
+    async def _pick_up(self, run: str) -> tuple[RunLog, Beginning, bool]:
+        """Return a run's log, where it goes on, and whether it is done already."""
+        log, beginning = await self._restore(run)
+        status = (await self.journal.record(run)).status
+        if status is RunStatus.CANCELLED:
+            raise NotWaiting(f"run {run!r} was cancelled", hint="ask again")
+        done = status is RunStatus.DONE
+        if not done:
+            check_same_pipeline(beginning, steps=self.pipeline.names)
+            log.note("run.resumed", {})
+            await log.flush(status=RunStatus.RUNNING)
+            beginning = replace(beginning, turn=replace(beginning.turn, status=TurnStatus.RUNNING))
+        return log, beginning, done
+
+    async def _question(self, run: str, call: str | None, by: Principal) -> tuple[RunLog, Approval]:
+        log, _ = await self._restore(run)
+        questions = [q for q in approvals.open_questions(log) if call is None or q.call == call]
+        if not questions:
+            raise NotWaiting(f"run {run!r} has no such open question", hint="see `app.waiting(as_=...)`")
+        if len(questions) > 1:
+            calls = ", ".join(q.call for q in questions)
+            raise InvalidInput(f"run {run!r} has several open questions", expected=f"`call=` one of: {calls}")
+        await approvals.may_answer(self.policy, questions[0], log.principal, by)
+        return log, questions[0]
+
+    async def _may_audit(self, reader: Principal, owner: str) -> bool:
+        same_tenant = owner.startswith(f"{reader.tenant}{TENANT_MARK}") if reader.tenant else True
+        return same_tenant and bool(await self.policy.decide(reader, "audit", f"app:{self.name}"))
+
+
+class _Closable(Protocol):
+    async def close(self) -> None: ...
+
+
+def _result(turn: Turn) -> RunResult:
+    return RunResult(turn.run, RunStatus.DONE, turn.answer, turn.citations)
+
+
+def _as_ringwall_error(error: Exception, *, timed_out: bool) -> RingwallError:
+    if timed_out:
+        return LimitReached("the run reached its deadline", hint="what it did is in the journal; resume it")
+    if isinstance(error, RingwallError):
+        return error
+    return StepFailed(f"a step raised {type(error).__name__}: {error}")

@@ -1,0 +1,113 @@
+"""How an app's parts are wired: which recipe makes what, and which gate stands in front of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+from ringwall.container import Container, Wiring
+from ringwall.data.base import DocumentStore, Embeddings
+from ringwall.data.retrieve import Retriever
+from ringwall.deployment.base import Policy
+from ringwall.deployment.gates import GatedMemories, GatedModel, GatedProfiles, GatedStore
+from ringwall.deployment.runlog import RunLog
+from ringwall.deployment.toolgate import GatedTools
+from ringwall.interface.base import ToolRunner
+from ringwall.model.base import ModelProvider
+from ringwall.model.router import Router
+from ringwall.personalization.base import MemoryStore, ProfileStore
+from ringwall.pipeline import Checkpoint, Outlet, Pipeline, Recipe, Step, step_class
+from ringwall.run import Saved, Sink, UserOutlet
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an app is made of."""
+
+    policy: Policy
+    documents: DocumentStore
+    profiles: ProfileStore
+    memories: MemoryStore
+    tools: ToolRunner
+    models: Sequence[ModelProvider]
+    embeddings: Embeddings | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """Who takes the text that leaves; None when nobody streams."""
+
+    sink: Sink | None
+
+
+class Assembly:
+    """An app's parts with the gates on, and its pipeline, ready to make the steps of a run.
+
+    Raises `MissingDependency` when a step asks for what nobody provides.
+    """
+
+    def __init__(self, parts: Parts, pipeline: Pipeline, more: Callable[[Wiring], None] | None = None) -> None:
+        wiring = Wiring()
+        _wire_parts(wiring, parts)
+        _wire_gates(wiring, parts.models)
+        wiring.run(Retriever, partial(Retriever, embeddings=parts.embeddings))
+        if more is not None:
+            more(wiring)
+        self._steps = [_wire_step(wiring, step) for step in pipeline]
+        self._container: Container = wiring.build()
+
+    @contextmanager
+    def enter(self, log: RunLog, sink: Sink | None) -> Iterator[tuple[tuple[Step, ...], Saved]]:
+        """Open a run's scope; yield its steps, and what saves its turns."""
+        with self._container.enter({RunLog: log, _Listener: _Listener(sink)}) as scope:
+            steps = tuple(scope.get(key) if isinstance(key, type) else key for key in self._steps)
+            yield cast("tuple[Step, ...]", steps), scope.get(Saved)
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def _wire_parts(wiring: Wiring, parts: Parts) -> None:
+    wiring.given(RunLog)
+    wiring.given(_Listener)
+    wiring.app(Policy, parts.policy)
+    wiring.app(DocumentStore, parts.documents)
+    wiring.app(ProfileStore, parts.profiles)
+    wiring.app(MemoryStore, parts.memories)
+    wiring.app(ToolRunner, parts.tools)
+
+
+def _wire_gates(wiring: Wiring, models: Sequence[ModelProvider]) -> None:
+    wiring.gate(DocumentStore, GatedStore)
+    wiring.gate(ProfileStore, GatedProfiles)
+    wiring.gate(MemoryStore, GatedMemories)
+    wiring.gate(ToolRunner, GatedTools)
+    wiring.run(ModelProvider, partial(_gated_model, models=models))
+    wiring.run(Outlet, _outlet)
+    wiring.run(Saved, Saved)
+    wiring.run(Checkpoint, _checkpoint)
+
+
+def _gated_model(policy: Policy, log: RunLog, models: Sequence[ModelProvider]) -> ModelProvider:
+    gated = [GatedModel(model, policy, log) for model in models]
+    return gated[0] if len(gated) == 1 else Router(gated)
+
+
+def _outlet(policy: Policy, log: RunLog, listener: _Listener) -> Outlet:
+    return UserOutlet(policy, log, listener.sink)
+
+
+def _checkpoint(saved: Saved) -> Checkpoint:
+    return saved
+
+
+def _wire_step(wiring: Wiring, step: Recipe) -> Any:
+    """Wire a step that is a recipe, and return the key to ask for; a ready-made step is its own key."""
+    if step_class(step) is None:
+        return step
+    key = type("StepKey", (), {})
+    wiring.run(key, cast("Callable[..., object]", step))
+    return key

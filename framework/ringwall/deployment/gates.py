@@ -1,0 +1,209 @@
+"""The gates: wrappers around each ring's interface, and the only callers of the policy.
+
+Two questions are asked (docs/explanation/gates.md): may this receiver receive a value with this label, and may
+these sources cause this action. A gate also notes what it let through, so that the run's floor, the label of all it
+has seen, cannot be forgotten by a step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from typing import Final
+
+from ringwall.data.base import Chunk, DocumentStore, Match, Query
+from ringwall.deployment.base import Decision, Policy, Verdict
+from ringwall.deployment.runlog import RunLog
+from ringwall.errors import ActionDenied, FlowDenied, StoreError
+from ringwall.label import Label, Source, join
+from ringwall.model.base import Delta, Location, ModelInfo, ModelProvider, ModelRequest
+from ringwall.personalization.base import Memory, MemoryStore, Profile, ProfileStore
+from ringwall.principal import ACL, TENANT_MARK, Grants, Principal
+from ringwall.schema import JSON
+
+QUESTIONS: Final = "collection:questions"
+"""The grant to receive what users ask, besides the asking user. Give it to the hosted models and tools that may."""
+
+
+def question_label(principal: Principal) -> Label:
+    """The label of a principal's own words: for itself and holders of `collection:questions`, shaped by itself alone."""
+    return Label.of(ACL.of(principal.own_grant, QUESTIONS, tenant=principal.tenant), principal.id)
+
+
+class GatedStore(DocumentStore):
+    """Searches on behalf of the run's principal: with what it asks for and holds at this moment, never more."""
+
+    def __init__(self, inner: DocumentStore, policy: Policy, log: RunLog) -> None:
+        self._inner, self._policy, self._log = inner, policy, log
+
+    async def search(self, query: Query, readable: Grants, k: int) -> list[Match]:
+        began = time.perf_counter()
+        allowed = readable & await self._policy.grants(self._log.principal)
+        matches = await self._inner.search(query, allowed, k)
+        for match in matches:
+            if not match.chunk.readers.admits(allowed):
+                raise StoreError(
+                    f"{type(self._inner).__name__} returned a passage that the reader may not read",
+                    hint="do not use this store until it passes `ringwall.data.contract`",
+                )
+        milliseconds = round((time.perf_counter() - began) * 1e3, 3)
+        found: list[JSON] = [m.chunk.id for m in matches]
+        self._log.note(
+            "data.searched", {"k": k, "found": found, "ms": milliseconds}, label=join(m.label for m in matches)
+        )
+        return matches
+
+    async def upsert(self, chunks: Sequence[Chunk]) -> None:
+        await self._may_write()
+        await self._inner.upsert(chunks)
+
+    async def delete(self, documents: Sequence[str]) -> None:
+        await self._may_write()
+        await self._inner.delete(documents)
+
+    async def set_readers(self, documents: Sequence[str], readers: ACL) -> None:
+        await self._may_write()
+        await self._inner.set_readers(documents, readers)
+
+    async def _may_write(self) -> None:
+        decision = await caused_by(
+            self._policy, self._log.principal, self._log.causes, "write", "documents"
+        )
+        if not decision:
+            raise ActionDenied(f"this run may not write documents: {decision.reason}", rule=decision.rule)
+
+
+class GatedModel(ModelProvider):
+    """Sends a request on only if the provider may receive everything the run has seen."""
+
+    def __init__(self, inner: ModelProvider, policy: Policy, log: RunLog) -> None:
+        self._inner, self._policy, self._log = inner, policy, log
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._inner.info
+
+    @property
+    def principal(self) -> Principal:
+        return self._inner.principal
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
+        info = self._inner.info
+        if info.location is Location.REMOTE:
+            await self._may_receive(request.label | self._log.floor)
+        began, usage, finish = time.perf_counter(), None, ""
+        async with aclosing(self._inner.stream(request)) as deltas:
+            async for delta in deltas:
+                if delta.usage is not None:
+                    usage = delta.usage
+                finish = delta.finish or finish
+                yield delta
+        self._log.note(
+            "model.replied",
+            {
+                "provider": info.name,
+                "prompt_tokens": usage.prompt if usage else 0,
+                "completion_tokens": usage.completion if usage else 0,
+                "finish": finish,
+                "ms": round((time.perf_counter() - began) * 1e3, 3),
+            },
+        )
+
+    async def _may_receive(self, label: Label) -> None:
+        """Ask, and write the answer down before anything leaves: a disclosure is never only in memory."""
+        receiver = self._inner.principal
+        allowed = label.may_flow_to(await self._policy.grants(receiver))
+        self._log.note("flow.allowed" if allowed else "flow.denied", {"receiver": receiver.id})
+        await self._log.flush()
+        if not allowed:
+            raise FlowDenied(
+                f"{receiver.id} may not receive what this run has read",
+                hint="route it to a local model, or give that provider the grants it lacks",
+            )
+
+
+class GatedProfiles(ProfileStore):
+    """Hands out the profile of the run's principal, and of nobody else."""
+
+    def __init__(self, inner: ProfileStore, log: RunLog) -> None:
+        self._inner, self._log = inner, log
+
+    async def get(self, principal: Principal) -> Profile:
+        _own(self._log, principal)
+        profile = await self._inner.get(principal)
+        if profile:
+            self._log.saw(profile.label)
+        return profile
+
+    async def put(self, principal: Principal, profile: Profile) -> None:
+        _own(self._log, principal)
+        await self._inner.put(principal, profile)
+
+    async def forget(self, principal: Principal) -> None:
+        _own(self._log, principal)
+        await self._inner.forget(principal)
+
+
+class GatedMemories(MemoryStore):
+    """Recalls for the run's principal what it may still read; keeps a memory with everything the run has seen."""
+
+    def __init__(self, inner: MemoryStore, policy: Policy, log: RunLog) -> None:
+        self._inner, self._policy, self._log = inner, policy, log
+
+    async def add(self, owner: Principal, memories: Sequence[Memory]) -> None:
+        _own(self._log, owner)
+        own = Label.of(ACL((owner.own_grant,)))
+        kept = [Memory(m.id, m.owner, m.text, m.label | self._log.floor | own) for m in memories]
+        await self._inner.add(owner, kept)
+        ids: list[JSON] = [m.id for m in kept]
+        self._log.note("memory.kept", {"ids": ids})
+
+    async def recall(self, owner: Principal, about: str, k: int) -> list[Memory]:
+        _own(self._log, owner)
+        grants = await self._policy.grants(owner)
+        memories = [m for m in await self._inner.recall(owner, about, k) if m.label.may_flow_to(grants)]
+        if memories:
+            ids: list[JSON] = [m.id for m in memories]
+            self._log.note("memory.recalled", {"ids": ids}, label=join(m.label for m in memories))
+        return memories
+
+    async def forget(self, owner: Principal, ids: Sequence[str] | None = None) -> None:
+        _own(self._log, owner)
+        await self._inner.forget(owner, ids)
+
+
+def _own(log: RunLog, principal: Principal) -> None:
+    if principal.own_grant != log.principal.own_grant:
+        raise FlowDenied("a run touches the profile and memories of its own principal only")
+
+
+async def caused_by(
+    policy: Policy, principal: Principal, sources: Iterable[Source], action: str, resource: str
+) -> Decision:
+    """Ask for each source whether it may cause the action; the strictest answer counts.
+
+    The run's principal answers for its own words; any other source is asked about by its name
+    (`doc:menu.md`, `web:example.org`).
+    """
+    strictest: Decision | None = None
+    for source in sources:
+        who = principal if source == principal.id else source_principal(source, principal.tenant)
+        decision = await policy.decide(who, action, resource)
+        if decision.verdict is Verdict.DENY:
+            return decision
+        if strictest is None or decision.verdict is Verdict.ASK:
+            strictest = decision
+    return Decision.no_rule("nobody", action, resource) if strictest is None else strictest
+
+
+def source_principal(source: Source, tenant: str) -> Principal:
+    """A source as the policy knows it."""
+    return Principal(source.replace(TENANT_MARK, ":"), tenant)
+
+
+async def may_release(policy: Policy, log: RunLog) -> bool:
+    """Whether the run's principal may receive what the run has seen; the answer is written down."""
+    allowed = log.floor.may_flow_to(await policy.grants(log.principal))
+    log.note("answer.released" if allowed else "flow.denied", {"receiver": log.principal.id})
+    return allowed

@@ -1,0 +1,167 @@
+"""What one run has done and seen: the gates' common memory, and the pen that writes the journal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Final, cast
+
+from ringwall.deployment.journal import Draft, Event, Head, Journal, RunStatus, now
+from ringwall.errors import InvalidInput
+from ringwall.interface.base import CallStatus, ToolCall, ToolOutcome
+from ringwall.label import BOTTOM, Label, Source, join
+from ringwall.principal import Principal
+from ringwall.schema import JSON
+
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class CallPhase(StrEnum):
+    """How far a tool call got, as the journal tells it."""
+
+    ASKED = "asked"
+    APPROVED = "approved"
+    DECLINED = "declined"
+    STARTED = "started"
+    IN_DOUBT = "in_doubt"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class CallState:
+    """A call with its phase; `label` is what it carried when somebody was asked, `reason` and `rule` why.
+
+    `by` is the id of whoever answered. `outcome` is there once the call is finished.
+    """
+
+    call: ToolCall
+    phase: CallPhase
+    label: Label = BOTTOM
+    reason: str = ""
+    rule: str = ""
+    by: str = ""
+    outcome: ToolOutcome | None = None
+
+
+class RunLog:
+    """One run's part of the journal, its calls, and its floor: the label of all that the gates let it see.
+
+    Events collect here until `flush`; what must not be lost is flushed before what depends on it happens.
+    """
+
+    __slots__ = (
+        "_drafts", "_head", "_journal", "_labels", "calls", "floor", "intent", "principal", "question", "run"
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        journal: Journal,
+        run: str,
+        principal: Principal,
+        question: str,
+        *,
+        intent: frozenset[str] | None = None,
+        floor: Label = BOTTOM,
+    ) -> None:
+        self.run, self.principal, self.question, self.intent = run, principal, question, intent
+        self.floor = floor
+        self.calls: dict[str, CallState] = {}
+        self._journal = journal
+        self._head: Head | None = None
+        self._drafts: list[Draft] = []
+        self._labels: tuple[Label, str] = (BOTTOM, "")
+
+    @classmethod
+    def restore(
+        cls,
+        journal: Journal,
+        principal: Principal,
+        question: str,
+        events: Sequence[Event],
+        *,
+        intent: frozenset[str] | None = None,
+    ) -> RunLog:
+        """The log of a run that began earlier, perhaps in another process."""
+        last = events[-1]
+        floor = join(event_label(e) for e in events)
+        log = cls(journal, last.run, principal, question, intent=intent, floor=floor)
+        log._head = Head(len(events), last.hash)
+        log.calls = fold_calls(events)
+        return log
+
+    def note(self, kind: str, body: Mapping[str, JSON], *, label: Label | None = None) -> None:
+        """Write down what happened. Its label is the floor, or more: an event reveals what the run has seen."""
+        if label is not None:
+            self.floor = self.floor | label
+        self._drafts.append(Draft(kind, _encode(body), self._label_text(), now()))
+
+    def saw(self, label: Label) -> None:
+        """Raise the floor: from here on everything the run says could be made from a value with this label."""
+        self.floor = self.floor | label
+
+    @property
+    def causes(self) -> frozenset[Source]:
+        """All that could have caused what the run does next: its principal, and what it has read."""
+        return self.floor.influence | {self.principal.id}
+
+    async def flush(self, *, status: RunStatus | None = None, durable: bool = False) -> None:
+        """Put what was noted into the journal. Raises `JournalUnavailable`, `JournalConflict`."""
+        if not self._drafts and status is None:
+            return
+        drafts, self._drafts = self._drafts, []
+        if self._head is None:
+            begun = status or RunStatus.RUNNING
+            owner = self.principal.own_grant
+            self._head = await self._journal.start(self.run, owner, drafts, status=begun, durable=durable)
+        else:
+            self._head = await self._journal.append(self.run, drafts, self._head, status=status, durable=durable)
+
+    def _label_text(self) -> str:
+        label, text = self._labels
+        if label is not self.floor:
+            text = _encode(self.floor.to_json())
+            self._labels = (self.floor, text)
+        return text
+
+
+def event_label(event: Event) -> Label:
+    """The label of what an event tells."""
+    return Label.from_json(json.loads(event.label)) if event.label else BOTTOM
+
+
+def event_body(event: Event) -> dict[str, Any]:
+    """What an event tells, as JSON."""
+    return cast("dict[str, Any]", json.loads(event.body))
+
+
+def fold_calls(events: Sequence[Event]) -> dict[str, CallState]:
+    """Where each tool call of a run stands after `events`."""
+    calls: dict[str, CallState] = {}
+    for event in events:
+        if event.kind.startswith("call."):
+            body = event_body(event)
+            calls[body["call"]] = _next_state(calls.get(body["call"]), event, body)
+    return calls
+
+
+def _next_state(state: CallState | None, event: Event, body: Mapping[str, Any]) -> CallState:
+    phase = event.kind.removeprefix("call.")
+    if state is None or phase == "asked":
+        call = ToolCall(body["call"], body["tool"], body["arguments"])
+        state = CallState(call, CallPhase.STARTED)
+    match phase:
+        case "asked":
+            label = Label.from_json(body["label"])
+            return replace(state, phase=CallPhase.ASKED, label=label, reason=body["reason"], rule=body["rule"])
+        case "approved" | "declined":
+            return replace(state, phase=CallPhase(phase), by=body["by"])
+        case "started":
+            return replace(state, phase=CallPhase.STARTED)
+        case "in_doubt":
+            return replace(state, phase=CallPhase.IN_DOUBT, reason=body["reason"])
+        case "finished" | "refused":
+            outcome = ToolOutcome(CallStatus(body["status"]), body["text"], Label.from_json(body["label"]))
+            return replace(state, phase=CallPhase.FINISHED, outcome=outcome, by=body.get("by", state.by))
+    raise InvalidInput(f"unknown event {event.kind!r} in run {event.run!r}", hint="use the version that wrote it")

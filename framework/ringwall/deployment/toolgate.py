@@ -1,0 +1,190 @@
+"""The gate in front of the tools: decides about every call, and sees to it that none runs twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import cast
+
+from ringwall.deployment.base import Decision, Policy, Verdict
+from ringwall.deployment.gates import caused_by, question_label
+from ringwall.deployment.runlog import CallPhase, CallState, RunLog
+from ringwall.interface.base import CallContext, CallStatus, Effect, PreparedCall, Tool, ToolOutcome, ToolRunner
+from ringwall.label import Label, join
+from ringwall.principal import ACL, Principal
+from ringwall.schema import JSON
+
+
+class GatedTools(ToolRunner):
+    """Decides about every call, and journals it before and after: what was done is known, and done once.
+
+    `asked -> approved -> started -> finished`; refused calls and calls in doubt end there. A call that is already in
+    the journal is never done again: its result is read back, or it is completed under the same key if the tool is
+    idempotent, or it is put before a human.
+    """
+
+    def __init__(self, inner: ToolRunner, policy: Policy, log: RunLog) -> None:
+        self._inner, self._policy, self._log = inner, policy, log
+
+    def tools(self) -> Sequence[Tool]:
+        return self._inner.tools()
+
+    async def execute(self, prepared: PreparedCall, context: CallContext) -> ToolOutcome:
+        state = self._log.calls.get(prepared.call.id)
+        match state.phase if state else None:
+            case CallPhase.FINISHED if state and state.outcome:
+                self._log.saw(state.outcome.label)
+                return state.outcome
+            case CallPhase.STARTED | CallPhase.IN_DOUBT if _repeatable(prepared.tool):
+                return await self._perform(prepared, context, self._label(prepared))
+            case CallPhase.STARTED:
+                return await self._in_doubt(prepared, "it was started, and no result is known")
+            case CallPhase.IN_DOUBT:
+                return _waiting(prepared.tool)
+        return await self._decide(prepared, context, state)
+
+    async def _decide(
+        self, prepared: PreparedCall, context: CallContext, state: CallState | None
+    ) -> ToolOutcome:
+        label = self._label(prepared)
+        if not await self._may_be_told(prepared, label):
+            return await self._refuse(prepared, "its receiver may not receive what the arguments tell", "flow")
+        if state and state.phase is CallPhase.DECLINED:
+            return await self._refuse(prepared, f"{state.by} declined it", "approval")
+        resource = f"tool:{prepared.tool.name}"
+        decision = await caused_by(self._policy, self._log.principal, label.influence, "call", resource)
+        match decision.verdict:
+            case Verdict.DENY:
+                return await self._refuse(prepared, decision.reason, decision.rule)
+            case Verdict.ASK if not _endorsed(prepared, label, state):
+                return await self._ask(prepared, label, decision, state)
+        return await self._perform(prepared, context, label, decision=decision)
+
+    def _label(self, prepared: PreparedCall) -> Label:
+        """What the call is made of: everything the run has seen, unless the user's own words account for it.
+
+        Within the intent (the tools that the user's words ask for, settled before anything else was read) the
+        user causes the call, and an argument found word for word in the question carries the question's label.
+        """
+        log = self._log
+        words = question_label(log.principal)
+        if log.intent is None or prepared.tool.name not in log.intent:
+            return log.floor | words
+        labels = (words if self._in_question(value) else log.floor for value in prepared.arguments.values())
+        return join((words, *labels))
+
+    def _in_question(self, value: JSON) -> bool:
+        return isinstance(value, str | int | float) and contains_value(self._log.question, str(value))
+
+    async def _may_be_told(self, prepared: PreparedCall, label: Label) -> bool:
+        """Whether the recipients named in the call, or else the tool itself, may receive its arguments."""
+        tenant = self._log.principal.tenant
+        receivers = [
+            Principal(f"to:{name}", tenant) for name in _recipients(prepared)
+        ] or [Principal(f"tool:{prepared.tool.name}", tenant)]
+        for receiver in receivers:
+            if not label.may_flow_to(await self._policy.grants(receiver)):
+                return False
+        return True
+
+    async def _perform(
+        self, prepared: PreparedCall, context: CallContext, label: Label, *, decision: Decision | None = None
+    ) -> ToolOutcome:
+        tool, call = prepared.tool, prepared.call
+        if decision is not None:
+            rule: dict[str, JSON] = {"rule": decision.rule, "reason": decision.reason}
+            self._log.note("call.started", {**_described(prepared), **rule})
+            self._log.calls[call.id] = CallState(call, CallPhase.STARTED, label)
+            if tool.effect is not Effect.READ:
+                await self._log.flush(durable=True)
+        outcome = await self._inner.execute(prepared, context)
+        if outcome.status is CallStatus.TIMED_OUT and tool.effect is not Effect.READ:
+            return await self._in_doubt(prepared, outcome.text)
+        return await self._finish(prepared, ToolOutcome(outcome.status, outcome.text, self._result_label(tool, label)))
+
+    def _result_label(self, tool: Tool, label: Label) -> Label:
+        own = Label.of(ACL((self._log.principal.own_grant,)), f"tool:{tool.name}")
+        return label | (own if tool.label is None else tool.label)
+
+    async def _finish(self, prepared: PreparedCall, outcome: ToolOutcome) -> ToolOutcome:
+        call = prepared.call
+        self._log.note("call.finished", _concluded(call.id, outcome), label=outcome.label)
+        self._log.calls[call.id] = CallState(call, CallPhase.FINISHED, outcome=outcome)
+        if prepared.tool.effect is not Effect.READ:
+            await self._log.flush(durable=True)
+        return outcome
+
+    async def _refuse(self, prepared: PreparedCall, reason: str, rule: str) -> ToolOutcome:
+        tool, call = prepared.tool.name, prepared.call
+        outcome = ToolOutcome(CallStatus.REFUSED, f"{tool} was refused: {reason}", self._log.floor)
+        because: dict[str, JSON] = {"rule": rule}
+        self._log.note("call.refused", {**_described(prepared), **_concluded(call.id, outcome), **because})
+        self._log.calls[call.id] = CallState(call, CallPhase.FINISHED, outcome=outcome)
+        return outcome
+
+    async def _ask(
+        self, prepared: PreparedCall, label: Label, decision: Decision, state: CallState | None
+    ) -> ToolOutcome:
+        if state is None or state.label != label:
+            why: dict[str, JSON] = {"reason": decision.reason, "rule": decision.rule}
+            self._log.note("call.asked", {**_described(prepared), **why, "label": cast(JSON, label.to_json())})
+            self._log.calls[prepared.call.id] = CallState(
+                prepared.call, CallPhase.ASKED, label, decision.reason, decision.rule
+            )
+        return _waiting(prepared.tool)
+
+    async def _in_doubt(self, prepared: PreparedCall, reason: str) -> ToolOutcome:
+        call = prepared.call
+        self._log.note("call.in_doubt", {"call": call.id, "reason": reason})
+        self._log.calls[call.id] = CallState(call, CallPhase.IN_DOUBT, reason=reason)
+        await self._log.flush(durable=True)
+        return _waiting(prepared.tool)
+
+
+def contains_value(text: str, value: str) -> bool:
+    """Whether `value` stands in `text` word for word: not as a part of a longer word or number."""
+    return bool(value) and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
+
+
+def _repeatable(tool: Tool) -> bool:
+    """Whether doing the very same call again does no harm."""
+    return tool.effect is Effect.READ or tool.idempotent
+
+
+def _endorsed(prepared: PreparedCall, label: Label, state: CallState | None) -> bool:
+    """Whether somebody approved exactly this: the same tool, arguments and label."""
+    return (
+        state is not None
+        and state.phase is CallPhase.APPROVED
+        and state.call.digest == prepared.call.digest
+        and state.label == label
+    )
+
+
+def _recipients(prepared: PreparedCall) -> list[str]:
+    names: list[str] = []
+    for argument in prepared.tool.recipients:
+        value = prepared.arguments.get(argument)
+        if isinstance(value, str):
+            names.append(value)
+        elif isinstance(value, Sequence):
+            names.extend(str(item) for item in value)
+    return names
+
+
+def _waiting(tool: Tool) -> ToolOutcome:
+    return ToolOutcome(CallStatus.WAITING, f"{tool.name} waits for a human")
+
+
+def _described(prepared: PreparedCall) -> dict[str, JSON]:
+    call = prepared.call
+    return {"call": call.id, "tool": call.tool, "arguments": call.arguments, "digest": call.digest}
+
+
+def _concluded(call_id: str, outcome: ToolOutcome) -> dict[str, JSON]:
+    return {
+        "call": call_id,
+        "status": str(outcome.status),
+        "text": outcome.text,
+        "label": cast(JSON, outcome.label.to_json()),
+    }

@@ -1,0 +1,121 @@
+"""One run from the inside: how its turn is saved, how its text leaves, and how it is picked up again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from ringwall.deployment.base import Policy
+from ringwall.deployment.gates import may_release
+from ringwall.deployment.journal import Event
+from ringwall.deployment.runlog import RunLog, event_body
+from ringwall.errors import ConfigurationError, FlowDenied
+from ringwall.label import Label, Labelled
+from ringwall.pipeline import Checkpoint, Outlet
+from ringwall.schema import JSON
+from ringwall.turn import (
+    Turn,
+    TurnStatus,
+    apply_change,
+    describe_change,
+    principal_from_json,
+    principal_to_json,
+)
+
+Sink = Callable[[str], Awaitable[None]]
+"""Takes each piece of text that leaves for the user."""
+
+
+class Saved(Checkpoint):
+    """Writes down what changed in a turn, and in which step of the pipeline."""
+
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+        self._place = 0
+        self._last: Turn | None = None
+
+    def begin(self, turn: Turn, place: int) -> None:
+        """From here on `turn` is what the journal holds, and `place` the step that runs."""
+        self._last, self._place = turn, place
+
+    async def save(self, turn: Turn) -> None:
+        self._note(turn, done=False)
+        await self._log.flush()
+
+    async def finished(self, place: int, before: Turn, after: Turn) -> None:
+        """Told by the pipeline after each step; a step that waits for somebody is not over."""
+        self._note(after, done=after.status is TurnStatus.RUNNING)
+        self._place = place + 1
+
+    def _note(self, turn: Turn, *, done: bool) -> None:
+        changed = describe_change(self._last, turn) if self._last is not None else {}
+        self._last = turn
+        if changed or done:
+            self._log.note("turn.changed", {"step": self._place, "done": done, "changed": changed})
+
+
+class UserOutlet(Outlet):
+    """Lets text out to the user once the policy has said that the user may receive all that the run has seen."""
+
+    def __init__(self, policy: Policy, log: RunLog, sink: Sink | None) -> None:
+        self._policy, self._log, self._sink = policy, log, sink
+        self._settled: Label | None = None
+
+    async def write(self, text: str) -> None:
+        if self._sink is None:
+            return
+        if self._settled is not self._log.floor:
+            if not await may_release(self._policy, self._log):
+                raise FlowDenied("the answer rests on what you may not receive")
+            self._settled = self._log.floor
+        await self._sink(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Where a run that is picked up again goes on: its turn so far, and the place of the step to run next."""
+
+    turn: Turn
+    place: int
+    app: str
+    steps: tuple[str, ...]
+
+
+def started(turn: Turn, *, app: str, steps: Sequence[str]) -> dict[str, JSON]:
+    """The body of a run's first event: all that is needed to begin it again."""
+    return {
+        "app": app,
+        "steps": list(steps),
+        "principal": principal_to_json(turn.principal),
+        "question": turn.question.value,
+        "label": cast(JSON, turn.question.label.to_json()),
+        "grants": sorted(turn.grants),
+        "intent": None if turn.intent is None else sorted(turn.intent),
+    }
+
+
+def fold(events: Sequence[Event]) -> Beginning:
+    """Fold a run's events into its turn."""
+    first = event_body(events[0])
+    question = Labelled(first["question"], Label.from_json(first["label"]))
+    intent = None if first["intent"] is None else frozenset(first["intent"])
+    principal = principal_from_json(first["principal"])
+    turn = Turn(events[0].run, principal, question, frozenset(first["grants"]), intent=intent)
+    place = 0
+    for event in events:
+        if event.kind == "turn.changed":
+            body = event_body(event)
+            turn = apply_change(turn, body["changed"])
+            place = body["step"] + (1 if body["done"] else 0)
+    return Beginning(turn, place, first["app"], tuple(first["steps"]))
+
+
+def check_same_pipeline(beginning: Beginning, *, steps: Sequence[str]) -> None:
+    """Raise `ConfigurationError` when a run began with other steps than the app has now."""
+    if beginning.steps != tuple(steps):
+        raise ConfigurationError(
+            f"run {beginning.turn.run!r} began with the steps {', '.join(beginning.steps)}",
+            expected=f"the same steps as now: {', '.join(steps)}",
+            hint="finish it with the version that began it",
+        )

@@ -1,0 +1,231 @@
+"""The steps of an ordinary run: Personalize, Retrieve, Compose, Agent, Answer, Remember.
+
+Each asks for what it needs in its constructor and does not know that a gate stands in front of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from ringwall.data.base import Match
+from ringwall.data.retrieve import Retriever
+from ringwall.errors import LimitReached
+from ringwall.interface.base import CallContext, CallStatus, Tool, ToolCall, ToolRunner
+from ringwall.label import Labelled
+from ringwall.model.base import ModelProvider, ModelRequest, Reply, RequestedCall, Sampling, ToolSpec
+from ringwall.personalization.base import Memory, MemoryStore, ProfileStore
+from ringwall.personalization.compose import DEFAULT_PROMPT, PromptTemplate, compose
+from ringwall.pipeline import Checkpoint, Outlet, Pipeline
+from ringwall.schema import JSON, digest
+from ringwall.turn import Citation, Turn, TurnStatus
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+
+class Personalize:
+    """Adds the user's profile, and memories that bear on the question."""
+
+    def __init__(self, profiles: ProfileStore, memories: MemoryStore, *, k: int = 3) -> None:
+        self._profiles, self._memories, self._k = profiles, memories, k
+
+    async def __call__(self, turn: Turn) -> Turn:
+        profile = await self._profiles.get(turn.principal)
+        memories = await self._memories.recall(turn.principal, turn.question.value, self._k)
+        if not profile and not memories:
+            return turn
+        return replace(turn, profile=profile or None, memories=tuple(memories))
+
+
+class Retrieve:
+    """Finds the passages that answer the question, among those the user may read."""
+
+    def __init__(self, retriever: Retriever, *, k: int = 4) -> None:
+        self._retriever, self._k = retriever, k
+
+    async def __call__(self, turn: Turn) -> Turn:
+        matches = await self._retriever.retrieve(turn.question.value, turn.grants, self._k)
+        return replace(turn, matches=tuple(matches))
+
+
+class Compose:
+    """Writes the prompt from the template."""
+
+    def __init__(self, *, template: PromptTemplate = DEFAULT_PROMPT) -> None:
+        self._template = template
+
+    async def __call__(self, turn: Turn) -> Turn:
+        messages = compose(
+            self._template,
+            turn.question,
+            passages=[Labelled(match.chunk.text, match.label) for match in turn.matches],
+            profile=turn.profile,
+            memories=turn.memories,
+        )
+        return replace(turn, messages=messages)
+
+
+class Agent:
+    """Generates and acts in turns until the model answers without asking for a tool.
+
+    What a model or a tool does wrong goes back to the model as a message: invented tools, arguments that do not
+    fit, failures, refusals. After `rounds` replies without an answer: `LimitReached`. When a call must wait for a
+    human the others of its reply are still run, and the turn comes back `WAITING`; given that turn again, the
+    agent goes on where it stopped.
+    """
+
+    def __init__(
+        self,
+        model: ModelProvider,
+        tools: ToolRunner,
+        checkpoint: Checkpoint,
+        outlet: Outlet,
+        *,
+        rounds: int = 8,
+        sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+        deadline: float = 300.0,
+    ) -> None:
+        self._model, self._tools, self._checkpoint, self._outlet = model, tools, checkpoint, outlet
+        self._rounds, self._sampling, self._deadline = rounds, sampling, deadline
+        self._specs = tuple(_spec(tool) for tool in tools.tools())
+
+    async def __call__(self, turn: Turn) -> Turn:
+        while True:
+            if not turn.pending:
+                turn = await self._generate(turn)
+                if not turn.pending:
+                    return turn
+                await self._checkpoint.save(turn)
+            turn = await self._act(turn)
+            if turn.status is TurnStatus.WAITING:
+                return turn
+            await self._checkpoint.save(turn)
+
+    async def _generate(self, turn: Turn) -> Turn:
+        if turn.rounds >= self._rounds:
+            raise LimitReached(
+                f"the model asked for tools {turn.rounds} times and gave no answer",
+                hint="what it did is in the journal; raise `rounds`, or give it fewer tools",
+            )
+        reply = await self._reply(turn)
+        pending = tuple(
+            ToolCall(f"{turn.rounds}.{place}", call.name, call.arguments)
+            for place, call in enumerate(reply.calls)
+        )
+        label = turn.label
+        message = Labelled(_ai_message(reply.text, reply.calls, pending), label)
+        answer = turn.answer if pending else reply.text
+        return replace(
+            turn, messages=(*turn.messages, message), pending=pending, rounds=turn.rounds + 1, answer=answer
+        )
+
+    async def _reply(self, turn: Turn) -> Reply:
+        request = ModelRequest(
+            messages=tuple(message.value for message in turn.messages),
+            label=turn.label,
+            tools=self._specs,
+            tool_choice=self._choice(turn),
+            sampling=self._sampling,
+        )
+        texts: list[str] = []
+        calls: list[RequestedCall] = []
+        async with aclosing(self._model.stream(request)) as deltas:
+            async for delta in deltas:
+                if delta.text:
+                    texts.append(delta.text)
+                    await self._outlet.write(delta.text)
+                calls.extend(delta.calls)
+        return Reply("".join(texts), tuple(calls))
+
+    def _choice(self, turn: Turn) -> str | None:
+        """The tool to call first, when the user's words ask for exactly one."""
+        if turn.intent is None or len(turn.intent) != 1 or turn.rounds > 0:
+            return None
+        (name,) = turn.intent
+        return name if any(spec.name == name for spec in self._specs) else None
+
+    async def _act(self, turn: Turn) -> Turn:
+        from langchain_core.messages import ToolMessage
+
+        messages, waiting = list(turn.messages), []
+        label = turn.messages[-1].label if turn.messages else turn.question.label
+        for call in turn.pending:
+            outcome = await self._tools.run(call, self._context(turn, call))
+            if outcome.status is CallStatus.WAITING:
+                waiting.append(call)
+            else:
+                message = ToolMessage(content=outcome.text, tool_call_id=call.id)
+                messages.append(Labelled(message, label | outcome.label))
+        status = TurnStatus.WAITING if waiting else TurnStatus.RUNNING
+        return replace(turn, messages=tuple(messages), pending=tuple(waiting), status=status)
+
+    def _context(self, turn: Turn, call: ToolCall) -> CallContext:
+        key = digest(f"{turn.run}\n{call.id}\n{call.digest}")
+        return CallContext(turn.run, call.id, turn.principal.own_grant, key, self._deadline)
+
+
+class Answer:
+    """Says which passages the answer rests on: those it cites by number, and those it merely was shown."""
+
+    async def __call__(self, turn: Turn) -> Turn:
+        cited = {int(number) for number in re.findall(r"\[(\d{1,3})\]", turn.answer)}
+        citations = tuple(_citation(match, place in cited) for place, match in enumerate(turn.matches, 1))
+        return replace(turn, citations=citations) if citations else turn
+
+
+class Remember:
+    """Keeps what the user asks to have kept: a question that begins with "remember"."""
+
+    _ASKED: Final = re.compile(r"^\s*(?:please\s+)?remember(?:\s+that)?[:,]?\s+(.+)$", re.IGNORECASE | re.DOTALL)
+
+    def __init__(self, memories: MemoryStore) -> None:
+        self._memories = memories
+
+    async def __call__(self, turn: Turn) -> Turn:
+        asked = self._ASKED.match(turn.question.value)
+        if asked:
+            memory = Memory(f"{turn.run}/0", turn.principal.own_grant, asked[1].strip(), turn.question.label)
+            await self._memories.add(turn.principal, [memory])
+        return turn
+
+
+def ordinary_pipeline() -> Pipeline:
+    """The pipeline of an app that was not given another."""
+    return Pipeline(Personalize, Retrieve, Compose, Agent, Answer, Remember)
+
+
+def _citation(match: Match, cited: bool) -> Citation:
+    chunk = match.chunk
+    return Citation(chunk.document, chunk.start, chunk.end, cited)
+
+
+def _ai_message(
+    text: str, calls: tuple[RequestedCall, ...], pending: tuple[ToolCall, ...]
+) -> BaseMessage:
+    """The reply as a message. Ids are ours: a model may use one twice. Arguments that are no JSON object are
+    left out here; the call itself keeps them, and the answer to it tells the model what was wrong."""
+    from langchain_core.messages import AIMessage
+
+    return AIMessage(
+        content=text,
+        tool_calls=[
+            {"name": call.name, "args": _arguments(call), "id": ours.id, "type": "tool_call"}
+            for call, ours in zip(calls, pending, strict=True)
+        ],
+    )
+
+
+def _arguments(call: RequestedCall) -> dict[str, JSON]:
+    try:
+        arguments = json.loads(call.arguments or "{}")
+    except ValueError:
+        return {}
+    return arguments if isinstance(arguments, dict) else {}
+
+
+def _spec(tool: Tool) -> ToolSpec:
+    return ToolSpec(tool.name, tool.description, tool.parameters)
