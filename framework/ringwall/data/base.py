@@ -35,7 +35,7 @@ class Chunk:
     start: int = 0
     end: int = 0
     vector: Vector | None = field(default=None, repr=False)
-    metadata: Mapping[str, Scalar] = field(default=_NO_METADATA)
+    metadata: Mapping[str, Scalar] = field(default_factory=lambda: _NO_METADATA, hash=False)
 
     @property
     def source(self) -> Source:
@@ -90,7 +90,7 @@ class DocumentStore(ABC):
 
     @abstractmethod
     async def search(self, query: Query, readable: Grants, k: int) -> list[Match]:
-        """Return at most `k` matches, best first, of the chunks that somebody who holds `readable` may read."""
+        """Return at most `k` matches, best first, of what somebody who holds `readable` may read."""
 
     @abstractmethod
     async def delete(self, documents: Sequence[str]) -> None:

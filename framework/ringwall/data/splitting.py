@@ -1,0 +1,100 @@
+"""Cuts a text where its author would: before a heading, between paragraphs, after a sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Protocol
+
+from ringwall.errors import InvalidInput
+
+_CUTS: Final = ("\n#", "\n\n", "\n", ". ", " ")
+"""Where to cut, best first. A heading opens the next passage; the others close the one before."""
+
+_SPACE: Final = re.compile(r"\s")
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of a text: `text` stands there at characters `start` to `end` (end exclusive)."""
+
+    text: str
+    start: int
+    end: int
+
+
+Splitter = Callable[[str], list[Passage]]
+"""Cuts a text into passages. None for a text without words."""
+
+
+class TextSplitter(Protocol):
+    """LangChain's `TextSplitter`, or anything that splits like one."""
+
+    def split_text(self, text: str) -> list[str]: ...
+
+
+def split(text: str, size: int = 1000, overlap: int = 100) -> list[Passage]:
+    """Cut `text` into passages of at most `size` characters, repeating at most `overlap` of the one before.
+
+    White space at either end is left out; a heading begins a passage, without overlap. Text without words
+    gives none. Takes time proportional to the length.
+    Raises `InvalidInput` unless `0 <= overlap <= size / 2`.
+    """
+    if size < 1 or not 0 <= overlap <= size // 2:
+        raise InvalidInput(
+            f"passages of {size} characters with an overlap of {overlap}",
+            expected="a size of at least 1 and an overlap between 0 and half of it",
+        )
+    return [p for start, end in _ranges(text, size, overlap) if (p := _trimmed(text, start, end)).text]
+
+
+def as_splitter(splitter: Splitter | TextSplitter) -> Splitter:
+    """Return `splitter` if it is a callable; make one of a LangChain text splitter."""
+    return splitter if callable(splitter) else partial(_split_with, splitter)
+
+
+def _split_with(splitter: TextSplitter, text: str) -> list[Passage]:
+    """Split, and find each piece again; one that the splitter rewrote has the range 0 to 0, known nowhere."""
+    passages, searched = [], 0
+    for piece in splitter.split_text(text):
+        start = text.find(piece, searched)
+        if start >= 0:
+            searched = start + 1  # pieces may overlap, so the next may begin anywhere after this one's start
+            passages.append(Passage(piece, start, start + len(piece)))
+        else:
+            passages.append(Passage(piece, 0, 0))
+    return [p for p in passages if p.text.strip()]
+
+
+def _ranges(text: str, size: int, overlap: int) -> Iterator[tuple[int, int]]:
+    start = 0
+    while len(text) - start > size:
+        end = _cut(text, start + size // 2, start + size)
+        yield start, end
+        at_heading = text.startswith("#", end)
+        start = end if at_heading else _word_start(text, end - overlap, end)
+    yield start, len(text)
+
+
+def _cut(text: str, low: int, high: int) -> int:
+    """The best place to cut in `low < place <= high`: the last of the best kind, or `high` if there is none."""
+    for mark in _CUTS:
+        at = text.rfind(mark, low, high)
+        if at >= 0:
+            return at + (1 if mark == "\n#" else len(mark))
+    return high
+
+
+def _word_start(text: str, low: int, high: int) -> int:
+    """The first place in `low < place <= high` where a word begins after a space; `high` if there is none."""
+    space = _SPACE.search(text, low, high)
+    return space.end() if space else high
+
+
+def _trimmed(text: str, start: int, end: int) -> Passage:
+    piece = text[start:end]
+    start += len(piece) - len(piece.lstrip())
+    piece = piece.strip()
+    return Passage(piece, start, start + len(piece))

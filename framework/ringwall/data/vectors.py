@@ -1,0 +1,40 @@
+"""What a vector must be before a store keeps it or looks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from ringwall.data.base import Chunk, Vector
+from ringwall.errors import InvalidInput
+
+_LARGEST: Final = 3.4028234e38
+"""The largest 32-bit float: what lies beyond it, and NaN, no index can hold."""
+
+
+def check_vector(vector: Vector, dimension: int | None, *, of: str) -> int:
+    """Return the dimension of `vector`; `dimension` None: any will do. `of` names what the vector belongs to.
+
+    Raises `InvalidInput` if it is empty, of another dimension, or holds what is not finite in 32 bits.
+    """
+    if not vector or (dimension is not None and len(vector) != dimension):
+        raise InvalidInput(
+            f"the vector of {of} has {len(vector)} dimensions",
+            expected=f"{dimension or 'at least one'}",
+            hint="embed questions and documents with one and the same model",
+        )
+    if not all(-_LARGEST <= x <= _LARGEST for x in vector):
+        raise InvalidInput(
+            f"the vector of {of} holds NaN, infinity or a number too large",
+            expected="finite 32-bit numbers",
+            hint="many embedders answer NaN to an empty text: leave empty texts out",
+        )
+    return len(vector)
+
+
+def check_vectors(chunks: Iterable[Chunk], dimension: int | None) -> int | None:
+    """Check each chunk's vector, if it has one, against `dimension` or the first one's; return the dimension."""
+    for chunk in chunks:
+        if chunk.vector is not None:
+            dimension = check_vector(chunk.vector, dimension, of=f"chunk {chunk.id!r}")
+    return dimension
