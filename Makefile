@@ -50,10 +50,11 @@ $(DEMO): requirements/demo.txt $(PINS)
 	@touch $@
 
 # A resolution that shares uv's cache could displace the compiled llama-cpp-python: hence --no-cache.
-COMPILE = $(BIN)/uv pip compile --quiet --no-config --no-cache --universal --python-version 3.11 \
+COMPILE = @$(BIN)/uv pip compile --quiet --no-config --no-cache --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock' $(LOCK)
 
-lock: $(DEMO)
+lock:
+	@scripts/setup uv
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) pyproject.toml --extra all --extra dev -c requirements/uv.txt -o requirements/dev.txt
