@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.metadata import distribution, entry_points
+from importlib.metadata import distribution
 from importlib.resources import files
 from pathlib import Path
 
@@ -49,8 +49,9 @@ def main() -> None:
     package = files("ringwall")
     assert package.joinpath("py.typed").is_file(), "the wheel lacks ringwall/py.typed"
     assert package.joinpath("_examples", "dinner_assistant").is_dir(), "the wheel lacks the example"
-    assert distribution("ringwall").metadata["License-Expression"] == "Apache-2.0"
-    plugins = [entry for entry in entry_points() if entry.group.startswith("ringwall.")]
+    wheel = distribution("ringwall")
+    assert wheel.metadata["License-Expression"] == "Apache-2.0"
+    plugins = [entry for entry in wheel.entry_points if entry.group.startswith("ringwall.")]
     assert plugins, "the wheel offers no plugin"
     print("plugins offered:", ", ".join(sorted(f"{entry.group}:{entry.name}" for entry in plugins)))
     subprocess.check_output([Path(sys.executable).with_name("ringwall"), "--help"])
