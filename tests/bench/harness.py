@@ -34,10 +34,7 @@ OpenRun: TypeAlias = Callable[[], AbstractAsyncContextManager[Run]]
 SAMPLE_NS: Final = 200_000
 """A sample repeats its run for about this long, so reading the clocks does not show."""
 
-WARM_UP_RUNS: Final = 20
-RE_WARM_UP_RUNS: Final = 3
-"""How many runs refill the processor's caches after other processes had their turn."""
-
+WARM_UP_RUNS: Final = 10
 COUNTED_RUNS: Final = 20
 MIN_BURSTS: Final = 2
 
@@ -117,29 +114,18 @@ async def _repeat(run: Any, times: int, *, awaiting: bool) -> None:
 # --- CPU and wall time --------------------------------------------------------------------------------
 
 
-class Sampler:
-    """Samples one run, each sample paired with one of the floor; `Sampler.of` makes one and warms it up."""
-
-    def __init__(self, run: _Repeated, floor: _Repeated) -> None:
-        self._run, self._floor = run, floor
-
-    @classmethod
-    async def of(cls, run: Run, floor: Run) -> Sampler:
-        """Warm both up, and settle how many repetitions fill a sample."""
-        return cls(await _Repeated.of(run), await _Repeated.of(floor))
-
-    async def sample(self, *, seconds: float) -> Samples:
-        """Sample for about so many seconds of wall time."""
-        samples = Samples()
-        gc.collect()
-        await _repeat(self._run.run, RE_WARM_UP_RUNS, awaiting=self._run.awaiting)
-        deadline = time.perf_counter() + seconds
-        while time.perf_counter() < deadline:
-            cpu, wall = await self._run.timed()
-            samples.cpu.append(cpu)
-            samples.wall.append(wall)
-            samples.floor.append((await self._floor.timed())[0])
-        return samples
+async def sample(run: Run, floor: Run, *, seconds: float) -> Samples:
+    """Sample the run for about so many seconds of wall time, each sample paired with one of the floor."""
+    repeated, floored = await _Repeated.of(run), await _Repeated.of(floor)
+    samples = Samples()
+    gc.collect()
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline:
+        cpu, wall = await repeated.timed()
+        samples.cpu.append(cpu)
+        samples.wall.append(wall)
+        samples.floor.append((await floored.timed())[0])
+    return samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +138,11 @@ class _Repeated:
 
     @classmethod
     async def of(cls, run: Run) -> _Repeated:
-        once = cls(run, await is_async(run), 3)
-        await _repeat(run, WARM_UP_RUNS, awaiting=once.awaiting)
-        cpu, _ = min([await once.timed() for _ in range(5)])
-        return cls(run, once.awaiting, max(1, round(SAMPLE_NS / max(cpu, 1))))
+        """Warm the run up, and settle how many repetitions fill a sample."""
+        trial = cls(run, await is_async(run), 3)
+        await _repeat(run, WARM_UP_RUNS, awaiting=trial.awaiting)
+        cpu, _ = min([await trial.timed() for _ in range(3)])
+        return cls(run, trial.awaiting, max(1, round(SAMPLE_NS / max(cpu, 1))))
 
     async def timed(self) -> tuple[float, float]:
         """Return CPU and wall ns a run."""

@@ -12,14 +12,14 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import IO, Any
 
 import floor
-from harness import OpenRun, Run, Sampler, burst, check, count_calls
+from harness import OpenRun, Run, burst, check, count_calls, sample
 
 
 def serve(
@@ -49,41 +49,31 @@ def _reply(replies: IO[str], reply: Mapping[str, Any]) -> None:
 
 
 class _Server:
-    """Keeps each run open from its first measurement on, so that every round meets the same objects."""
+    """Opens a run anew for each measurement: no round inherits the files and the memory of the one before."""
 
     def __init__(self, runs: Mapping[str, OpenRun], bursts: Mapping[str, OpenRun]) -> None:
         self.runs, self.bursts = runs, bursts
-        self.samplers: dict[str, Sampler] = {}
-        self.opened_bursts: dict[str, Run] = {}
-        self.closing = AsyncExitStack()
 
     async def serve(self, replies: IO[str]) -> None:
         # Blocking on standard input holds the event loop, on purpose: between measurements nothing may run.
-        async with self.closing:
-            for line in sys.stdin:
-                _reply(replies, await self._measure(**json.loads(line)))
+        for line in sys.stdin:
+            _reply(replies, await self._measure(**json.loads(line)))
 
     async def _measure(self, *, measure: str, run: str, seconds: float) -> dict[str, Any]:
         match measure:
             case "sample":
-                return asdict(await (await self._sampler(run)).sample(seconds=seconds))
+                async with _checked(run, self.runs[run]) as opened:
+                    return asdict(await sample(opened, floor.of(run), seconds=seconds))
             case "burst":
-                return asdict(await burst(await self._burst(run), seconds=seconds))
+                async with _checked(run, self.bursts[run]) as opened:
+                    return asdict(await burst(opened, seconds=seconds))
             case "calls":
                 return {"calls": count_calls(self.runs[run])}
         raise ValueError(f"no measurement is called {measure!r}")
 
-    async def _sampler(self, name: str) -> Sampler:
-        if name not in self.samplers:
-            self.samplers[name] = await Sampler.of(await self._open(name, self.runs), floor.of(name))
-        return self.samplers[name]
 
-    async def _burst(self, name: str) -> Run:
-        if name not in self.opened_bursts:
-            self.opened_bursts[name] = await self._open(name, self.bursts)
-        return self.opened_bursts[name]
-
-    async def _open(self, name: str, recipes: Mapping[str, OpenRun]) -> Run:
-        run = await self.closing.enter_async_context(recipes[name]())
+@asynccontextmanager
+async def _checked(name: str, open_run: OpenRun) -> AsyncIterator[Run]:
+    async with open_run() as run:
         await check(run, uses_tool=name.startswith("agent"))
-        return run
+        yield run
