@@ -1,8 +1,9 @@
-"""The model ring: providers of replies. The bridges to and from LangChain are in `ringwall.model.langchain`."""
+"""The model ring: providers of replies. Both bridges to LangChain are in `ringwall.model.langchain`."""
 
 from __future__ import annotations
 
 from ringwall.model.base import (
+    ANY_TOOL,
     Ability,
     Delta,
     Location,
@@ -17,9 +18,11 @@ from ringwall.model.base import (
     Usage,
 )
 from ringwall.model.reply import collect
+from ringwall.model.router import Router
 from ringwall.model.scripted import ScriptedModel, call
 
 __all__ = [
+    "ANY_TOOL",
     "Ability",
     "Delta",
     "Location",
@@ -29,6 +32,7 @@ __all__ = [
     "Price",
     "Reply",
     "RequestedCall",
+    "Router",
     "Sampling",
     "ScriptedModel",
     "ToolSpec",

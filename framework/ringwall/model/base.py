@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ringwall.label import BOTTOM, Label
 from ringwall.principal import Principal
@@ -18,6 +18,10 @@ from ringwall.schema import JsonSchema
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
+
+
+ANY_TOOL: Final = "*"
+"""A `ModelRequest.tool_choice`: the reply must call one of the tools on offer, whichever."""
 
 
 class Ability(StrEnum):
@@ -83,7 +87,7 @@ class ModelRequest:
 
     `label` is the join of the labels of everything in `messages`; the gate asks with it whether the
     provider may receive them. With `schema` the reply's text is JSON that fits it. `tool_choice` names
-    the one tool that the reply must call.
+    the one tool that the reply must call, or is `ANY_TOOL`; None leaves it to the model.
     """
 
     messages: tuple[BaseMessage, ...]
