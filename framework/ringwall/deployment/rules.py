@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from graphlib import CycleError, TopologicalSorter
+from graphlib import CycleError
 from types import MappingProxyType
 from typing import Final
 
 from ringwall.deployment.base import Decision, Policy, Verdict
-from ringwall.deployment.ruleset import ANY, Holding, Rule, RuleSet
+from ringwall.deployment.ruleset import ANY, Holding, Rule, RuleSet, longest_chain
 from ringwall.errors import BadPolicy
 from ringwall.principal import PUBLIC, TENANT_MARK, Grants, Principal
 from ringwall.schema import digest
@@ -18,7 +18,7 @@ _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Rules(Policy):
-    """A policy written in lines, each of one of these shapes; `#` begins a comment:
+    """A policy written in lines; `#` begins a comment.
 
         role staff includes guest                     # whoever is staff is also a guest
         member user:bo role:staff                     # bo is staff
@@ -28,12 +28,12 @@ class Rules(Policy):
         deny  web:*  call tool:*  in acme
 
     The subject of a rule is a grant that the principal holds (`role:guest`, `user:ana`, `collection:kitchen`,
-    `public`) or, with a `*`, a pattern of the principal's id. Actions and resources may hold a `*`, which stands
-    for any text. Nothing matched: denied. A deny beats an ask, an ask beats an allow; among equals the
+    `public`) or, with a `*`, a pattern of the principal's id. Actions and resources may hold a `*`, which
+    stands for any text. Nothing matched: denied. A deny beats an ask, an ask beats an allow; among equals the
     first line decides. A decision's `rule` is `rules:<line>`; its reason is what `because` says, or the line.
 
-    `in acme` at the end of any line confines it to the tenant `acme`; without it the line holds in every tenant,
-    each for itself: what a principal holds, it holds within its own tenant.
+    `in acme` at the end of any line confines it to the tenant `acme`; without it the line holds in every
+    tenant, each for itself: what a principal holds, it holds within its own tenant.
 
     Raises `BadPolicy`, which names the line and what was expected there.
     """
@@ -57,7 +57,7 @@ class Rules(Policy):
 
     @property
     def version(self) -> str:
-        """A digest of the text and the number of replacements so far: the same in every process that starts with it."""
+        """A digest of the text, and the number of replacements so far."""
         return self._state.version
 
 
@@ -122,25 +122,23 @@ class _Line:
                 raise self.bad(f"has {word!r}, which nobody can hold", expected="`kind:name`, or `public`")
             if name in ("grant", "tenant") and ANY in word:
                 raise self.bad(f"has a pattern where one name belongs: {word!r}")
-            # Patterns are matched against ids alone, so such a rule would match nobody: fatal when it is a deny.
+            # Patterns are matched against ids alone: such a rule would match nobody, fatal in a deny.
             if name in ("subject", "holder") and ANY in word and word.startswith(("role:", "collection:")):
                 raise self.bad(
                     f"has a pattern that matches nobody: {word!r}", expected="one grant, or a pattern of ids"
                 )
 
     def rule(self) -> Rule:
-        part = self.parts
-        reason = (
-            part.get("because") or f"{self.keyword} {part['subject']} {part['action']} {part['resource']}"
-        )
+        part, tenant = self.parts, self.parts.get("tenant")
+        plain = f"{self.keyword} {part['subject']} {part['action']} {part['resource']}"
         return Rule(
             f"rules:{self.number}",
             Verdict(self.keyword),
             subject=part["subject"],
             action=part["action"],
             resource=part["resource"],
-            tenant=part.get("tenant"),
-            reason=reason,
+            tenant=tenant,
+            reason=part.get("because") or (f"{plain} in {tenant}" if tenant else plain),
         )
 
     def holding(self) -> Holding:
@@ -161,7 +159,7 @@ def _compile(rules: str | Iterable[str], *, changes: int) -> RuleSet:
     stripped = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
     lines = [_Line(number, line) for number, line in stripped if line and not line.startswith("#")]
     holdings = [(line, line.holding()) for line in lines if line.keyword not in _VERDICTS]
-    _refuse_cycles(holdings)
+    _refuse_circles(holdings)
     return RuleSet(
         [line.rule() for line in lines if line.keyword in _VERDICTS],
         [holding for _, holding in holdings],
@@ -169,21 +167,15 @@ def _compile(rules: str | Iterable[str], *, changes: int) -> RuleSet:
     )
 
 
-def _refuse_cycles(holdings: list[tuple[_Line, Holding]]) -> None:
-    """Refuse holdings that lead back to themselves within one tenant."""
-    for tenant in {holding.tenant for _, holding in holdings}:
-        seen = [(line, holding) for line, holding in holdings if holding.tenant in (None, tenant)]
-        graph: TopologicalSorter[str] = TopologicalSorter()
-        for _, holding in seen:
-            graph.add(holding.holder, holding.grant)
-        try:
-            graph.prepare()
-        except CycleError as error:
-            cycle: list[str] = error.args[1]
-            line = next(line for line, h in reversed(seen) if h.holder in cycle and h.grant in cycle)
-            raise line.bad(
-                f"closes a circle: {' → '.join(cycle)}", expected="roles that do not include each other"
-            ) from None
+def _refuse_circles(holdings: list[tuple[_Line, Holding]]) -> None:
+    try:
+        longest_chain(holding for _, holding in holdings)
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        line = next(line for line, h in reversed(holdings) if h.holder in circle and h.grant in circle)
+        raise line.bad(
+            f"closes a circle: {' → '.join(circle)}", expected="roles that do not include each other"
+        ) from None
 
 
 __all__ = ["Rules"]

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from graphlib import TopologicalSorter
 from typing import Final
 
 from ringwall.deployment.base import Decision, Verdict
@@ -22,7 +23,7 @@ _SEVERITY: Final = {Verdict.DENY: 0, Verdict.ASK: 1, Verdict.ALLOW: 2}
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether `text` is `pattern`, where each `*` stands for any text. Linear in the text, whoever wrote it."""
+    """Whether `text` is `pattern`, where each `*` stands for any text. Never slow, whoever wrote the text."""
     head, *rest = pattern.split(ANY)
     if not rest:
         return pattern == text
@@ -40,8 +41,10 @@ def matches(pattern: str, text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Who may do what to what. `subject` is a grant that the principal holds or, with a `*`, a pattern of its id;
-    `action` and `resource` may hold a `*`. `tenant=None` is every tenant.
+    """Who may do what to what.
+
+    `subject` is a grant that the principal holds or, with a `*`, a pattern of its id; `action` and
+    `resource` may hold a `*`. `tenant=None` is every tenant.
     """
 
     id: str
@@ -66,7 +69,7 @@ class Holding:
 
 
 class RuleSet:
-    """Rules and holdings, indexed once, with a bounded memory (`remembered` entries) of the answers given so far."""
+    """Rules and holdings, indexed once, with a memory of the last `remembered` answers of each kind."""
 
     def __init__(
         self, rules: Iterable[Rule], holdings: Iterable[Holding], *, version: str, remembered: int = 16_384
@@ -82,7 +85,8 @@ class RuleSet:
         self.decide = lru_cache(remembered)(self._decide)
         self.grants = lru_cache(remembered)(self._grants)
         self._held = lru_cache(remembered)(self._close_over)
-        # Documents and pages that act as principals are many, tools are few: so rules are found by what they are about.
+        # Principals are many (each document and page is one), tools are few: rules are found by what they are
+        # about.
         self._about = lru_cache(remembered)(self._find)
 
     def _index_rules(self, rules: Iterable[Rule]) -> None:
@@ -117,8 +121,27 @@ class RuleSet:
         return frozenset(held)
 
 
+def longest_chain(holdings: Iterable[Holding]) -> int:
+    """Links of the longest chain in any tenant. Raises `graphlib.CycleError` (the circle is `args[1]`)."""
+    by_tenant: dict[str | None, list[Holding]] = defaultdict(list)
+    for holding in holdings:
+        by_tenant[holding.tenant].append(holding)
+    shared = by_tenant.pop(None, [])
+    return max(_chain_length([*shared, *own]) for own in (*by_tenant.values(), []))
+
+
+def _chain_length(holdings: Iterable[Holding]) -> int:
+    below: dict[str, list[str]] = defaultdict(list)
+    for holding in holdings:
+        below[holding.holder].append(holding.grant)
+    length: dict[str, int] = {}
+    for grant in TopologicalSorter(below).static_order():
+        length[grant] = max((1 + length[given] for given in below.get(grant, ())), default=0)
+    return max(length.values(), default=0)
+
+
 def _is_subject(subject: str, principal_id: str, held: Grants) -> bool:
     return subject in held or (ANY in subject and matches(subject, principal_id))
 
 
-__all__ = ["ANY", "Holding", "Rule", "RuleSet", "matches"]
+__all__ = ["ANY", "Holding", "Rule", "RuleSet", "longest_chain", "matches"]
