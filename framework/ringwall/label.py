@@ -18,6 +18,9 @@ Source = str
 """What could have shaped a value: `user:ana`, `doc:hr/handbook.md`, `web:example.org`, `tool:read_mail`."""
 
 
+_OPEN: Final[frozenset[ACL]] = frozenset()
+
+
 class LabelJson(TypedDict):
     """A label as the journal keeps it."""
 
@@ -37,8 +40,9 @@ class Label:
     @classmethod
     def of(cls, readers: ACL | None = None, *influence: Source) -> Self:
         """The label of one source. Public readers add no secrecy; `readers=None` is a value nobody restricted."""
-        secret = readers is not None and not readers.is_public
-        return cls(frozenset((readers,)) if secret and readers else frozenset(), frozenset(influence))
+        if readers is None or readers.is_public:
+            return cls(_OPEN, frozenset(influence))
+        return cls(frozenset((readers,)), frozenset(influence))
 
     def __or__(self, other: Label) -> Label:
         """Join: the label of a value made from both."""

@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
+from pydantic_core import PydanticSerializationError, to_json
+
 JSON = str | int | float | bool | None | Sequence["JSON"] | Mapping[str, "JSON"]
 """What may cross a process border: the journal, a tool call and a model's schema are made of it."""
 
@@ -16,6 +18,14 @@ JsonSchema = Mapping[str, JSON]
 def canonical(value: JSON) -> str:
     """The JSON text of `value` with sorted keys and no spare white space: equal values, equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def dumps(value: object) -> str:
+    """The JSON text of `value`, quickly: for what is written much more often than it is read."""
+    try:
+        return to_json(value).decode()
+    except PydanticSerializationError:  # a lone surrogate: JSON can escape it, UTF-8 cannot hold it
+        return json.dumps(value, separators=(",", ":"))
 
 
 def digest(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The steps of an ordinary run: Personalize, Retrieve, Compose, Agent, Answer, Remember.
+"""The steps of an ordinary run: Plan, Personalize, Retrieve, Compose, Agent, Answer, Remember.
 
 Each asks for what it needs in its constructor and does not know that a gate stands in front of it.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ from ringwall.errors import LimitReached
 from ringwall.interface.base import CallContext, CallStatus, Tool, ToolCall, ToolRunner
 from ringwall.label import Labelled
 from ringwall.model.base import ModelProvider, ModelRequest, Reply, RequestedCall, Sampling, ToolSpec
+from ringwall.model.reply import collect
 from ringwall.personalization.base import Memory, MemoryStore, ProfileStore
 from ringwall.personalization.compose import DEFAULT_PROMPT, PromptTemplate, compose
 from ringwall.pipeline import Checkpoint, Outlet, Pipeline
@@ -25,6 +27,39 @@ from ringwall.turn import Citation, Turn, TurnStatus
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
+
+
+class Plan:
+    """Writes the call that the user's own action asks for, from the user's words alone.
+
+    When the intent names exactly one tool, its call is asked for before anything else is read: no document,
+    memory or tool result can have shaped it, and its label says so. Without such an intent it does nothing.
+    """
+
+    def __init__(self, model: ModelProvider, tools: ToolRunner, *, sampling: Sampling = Sampling()) -> None:  # noqa: B008
+        self._model, self._sampling = model, sampling
+        self._specs = {tool.name: _spec(tool) for tool in tools.tools()}
+
+    async def __call__(self, turn: Turn) -> Turn:
+        from langchain_core.messages import HumanMessage, SystemMessage
+
+        if turn.intent is None or len(turn.intent) != 1:
+            return turn
+        (name,) = turn.intent
+        if name not in self._specs:
+            return turn
+        request = ModelRequest(
+            messages=(
+                SystemMessage(content=f"Call {name} with the arguments that the user gave."),
+                HumanMessage(content=turn.question.value),
+            ),
+            label=turn.question.label,
+            tools=(self._specs[name],),
+            tool_choice=name,
+            sampling=self._sampling,
+        )
+        reply = await collect(self._model.stream(request))
+        return replace(turn, pending=_pending(reply.calls, turn.rounds), rounds=turn.rounds + 1)
 
 
 class Personalize:
@@ -53,7 +88,7 @@ class Retrieve:
 
 
 class Compose:
-    """Writes the prompt from the template."""
+    """Writes the prompt from the template; a call that was planned already stands at its end."""
 
     def __init__(self, *, template: PromptTemplate = DEFAULT_PROMPT) -> None:
         self._template = template
@@ -66,6 +101,8 @@ class Compose:
             profile=turn.profile,
             memories=turn.memories,
         )
+        if turn.pending:
+            messages = (*messages, Labelled(_call_message(turn.pending), turn.question.label))
         return replace(turn, messages=messages)
 
 
@@ -112,12 +149,8 @@ class Agent:
                 hint="what it did is in the journal; raise `rounds`, or give it fewer tools",
             )
         reply = await self._reply(turn)
-        pending = tuple(
-            ToolCall(f"{turn.rounds}.{place}", call.name, call.arguments)
-            for place, call in enumerate(reply.calls)
-        )
-        label = turn.label
-        message = Labelled(_ai_message(reply.text, reply.calls, pending), label)
+        pending = _pending(reply.calls, turn.rounds)
+        message = Labelled(_call_message(pending, text=reply.text), turn.label)
         answer = turn.answer if pending else reply.text
         return replace(
             turn, messages=(*turn.messages, message), pending=pending, rounds=turn.rounds + 1, answer=answer
@@ -128,7 +161,6 @@ class Agent:
             messages=tuple(message.value for message in turn.messages),
             label=turn.label,
             tools=self._specs,
-            tool_choice=self._choice(turn),
             sampling=self._sampling,
         )
         texts: list[str] = []
@@ -141,17 +173,11 @@ class Agent:
                 calls.extend(delta.calls)
         return Reply("".join(texts), tuple(calls))
 
-    def _choice(self, turn: Turn) -> str | None:
-        """The tool to call first, when the user's words ask for exactly one."""
-        if turn.intent is None or len(turn.intent) != 1 or turn.rounds > 0:
-            return None
-        (name,) = turn.intent
-        return name if any(spec.name == name for spec in self._specs) else None
-
     async def _act(self, turn: Turn) -> Turn:
         from langchain_core.messages import ToolMessage
 
-        messages, waiting = list(turn.messages), []
+        messages: list[Labelled[BaseMessage]] = []
+        waiting: list[ToolCall] = []
         label = turn.messages[-1].label if turn.messages else turn.question.label
         for call in turn.pending:
             outcome = await self._tools.run(call, self._context(turn, call))
@@ -161,7 +187,9 @@ class Agent:
                 message = ToolMessage(content=outcome.text, tool_call_id=call.id)
                 messages.append(Labelled(message, label | outcome.label))
         status = TurnStatus.WAITING if waiting else TurnStatus.RUNNING
-        return replace(turn, messages=tuple(messages), pending=tuple(waiting), status=status)
+        if not messages:
+            return replace(turn, status=status)
+        return replace(turn, messages=(*turn.messages, *messages), pending=tuple(waiting), status=status)
 
     def _context(self, turn: Turn, call: ToolCall) -> CallContext:
         key = digest(f"{turn.run}\n{call.id}\n{call.digest}")
@@ -195,7 +223,7 @@ class Remember:
 
 def ordinary_pipeline() -> Pipeline:
     """The pipeline of an app that was not given another."""
-    return Pipeline(Personalize, Retrieve, Compose, Agent, Answer, Remember)
+    return Pipeline(Plan, Personalize, Retrieve, Compose, Agent, Answer, Remember)
 
 
 def _citation(match: Match, cited: bool) -> Citation:
@@ -203,23 +231,27 @@ def _citation(match: Match, cited: bool) -> Citation:
     return Citation(chunk.document, chunk.start, chunk.end, cited)
 
 
-def _ai_message(
-    text: str, calls: tuple[RequestedCall, ...], pending: tuple[ToolCall, ...]
-) -> BaseMessage:
-    """The reply as a message. Ids are ours: a model may use one twice. Arguments that are no JSON object are
-    left out here; the call itself keeps them, and the answer to it tells the model what was wrong."""
+def _pending(calls: Sequence[RequestedCall], round_: int) -> tuple[ToolCall, ...]:
+    """The calls with ids of ours, unique in the run: a model may use one twice."""
+    return tuple(ToolCall(f"{round_}.{place}", c.name, c.arguments) for place, c in enumerate(calls))
+
+
+def _call_message(calls: Sequence[ToolCall], *, text: str = "") -> BaseMessage:
+    """A reply as a message. Arguments that are no JSON object are left out here: the call itself keeps them, and
+    the answer to it tells the model what was wrong."""
     from langchain_core.messages import AIMessage
 
+    if not calls:
+        return AIMessage(content=text)
     return AIMessage(
         content=text,
         tool_calls=[
-            {"name": call.name, "args": _arguments(call), "id": ours.id, "type": "tool_call"}
-            for call, ours in zip(calls, pending, strict=True)
+            {"name": call.tool, "args": _arguments(call), "id": call.id, "type": "tool_call"} for call in calls
         ],
     )
 
 
-def _arguments(call: RequestedCall) -> dict[str, JSON]:
+def _arguments(call: ToolCall) -> dict[str, JSON]:
     try:
         arguments = json.loads(call.arguments or "{}")
     except ValueError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ringwall.data.base import Chunk, Match
@@ -18,7 +19,7 @@ from ringwall.principal import ACL, Grants, Principal
 from ringwall.schema import JSON
 
 if TYPE_CHECKING:
-    from langchain_core.messages import BaseMessage
+    from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 
 class TurnStatus(StrEnum):
@@ -78,11 +79,12 @@ def describe_change(before: Turn, after: Turn) -> dict[str, JSON]:
 
     Messages grow at their end, so only the new ones are described, with how many of the old ones stay.
     """
+    if after is before:
+        return {}
     changed: dict[str, JSON] = {}
-    for name, (encode, _) in _CODECS.items():
-        new = getattr(after, name)
-        if new is not getattr(before, name):
-            changed[name] = encode(new)
+    for name, old, new in zip(_CODECS, _values(before), _values(after), strict=True):
+        if new is not old:
+            changed[name] = _CODECS[name][0](new)
     if after.messages is not before.messages:
         keep = _common_start(before.messages, after.messages)
         changed["messages"] = {"keep": keep, "new": [_message_to_json(m) for m in after.messages[keep:]]}
@@ -113,12 +115,12 @@ def _common_start(before: tuple[object, ...], after: tuple[object, ...]) -> int:
 def _message_to_json(labelled: Labelled[BaseMessage]) -> JSON:
     message = labelled.value
     out: dict[str, JSON] = {"role": message.type, "content": cast(JSON, message.content)}
-    calls = getattr(message, "tool_calls", None)
-    if calls:
-        out["calls"] = [{"id": c["id"], "name": c["name"], "args": c["args"]} for c in calls]
-    call_id = getattr(message, "tool_call_id", None)
-    if call_id:
-        out["call"] = call_id
+    if message.type == "ai":
+        calls = cast("AIMessage", message).tool_calls
+        if calls:
+            out["calls"] = [{"id": c["id"], "name": c["name"], "args": c["args"]} for c in calls]
+    elif message.type == "tool":
+        out["call"] = cast("ToolMessage", message).tool_call_id
     if labelled.label is not BOTTOM:
         out["label"] = cast(JSON, labelled.label.to_json())
     return out
@@ -231,3 +233,5 @@ _CODECS: Final[Mapping[str, _Codec]] = {
     ),
     "status": (str, TurnStatus),
 }
+
+_values: Final = attrgetter(*_CODECS)

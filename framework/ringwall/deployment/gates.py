@@ -16,6 +16,7 @@ from ringwall.data.base import Chunk, DocumentStore, Match, Query
 from ringwall.deployment.base import Decision, Policy, Verdict
 from ringwall.deployment.runlog import RunLog
 from ringwall.errors import ActionDenied, FlowDenied, StoreError
+from ringwall.interface.base import call_digest
 from ringwall.label import Label, Source, join
 from ringwall.model.base import Delta, Location, ModelInfo, ModelProvider, ModelRequest
 from ringwall.personalization.base import Memory, MemoryStore, Profile, ProfileStore
@@ -93,11 +94,16 @@ class GatedModel(ModelProvider):
         if info.location is Location.REMOTE:
             await self._may_receive(request.label | self._log.floor)
         began, usage, finish = time.perf_counter(), None, ""
+        calls: list[JSON] = []
         async with aclosing(self._inner.stream(request)) as deltas:
             async for delta in deltas:
                 if delta.usage is not None:
                     usage = delta.usage
                 finish = delta.finish or finish
+                for call in delta.calls:
+                    digest = call_digest(call.name, call.arguments)
+                    self._log.proposals[digest] = request.label | self._log.floor
+                    calls.append(digest)
                 yield delta
         self._log.note(
             "model.replied",
@@ -106,6 +112,7 @@ class GatedModel(ModelProvider):
                 "prompt_tokens": usage.prompt if usage else 0,
                 "completion_tokens": usage.completion if usage else 0,
                 "finish": finish,
+                "calls": calls,
                 "ms": round((time.perf_counter() - began) * 1e3, 3),
             },
         )

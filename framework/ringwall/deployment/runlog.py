@@ -6,17 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from ringwall.deployment.journal import Draft, Event, Head, Journal, RunStatus, now
 from ringwall.errors import InvalidInput
 from ringwall.interface.base import CallStatus, ToolCall, ToolOutcome
 from ringwall.label import BOTTOM, Label, Source, join
 from ringwall.principal import Principal
-from ringwall.schema import JSON
-
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
-
+from ringwall.schema import JSON, dumps
 
 class CallPhase(StrEnum):
     """How far a tool call got, as the journal tells it."""
@@ -48,11 +45,15 @@ class CallState:
 class RunLog:
     """One run's part of the journal, its calls, and its floor: the label of all that the gates let it see.
 
+    `proposals` holds, by digest, what each call that a model asked for could have been made from: the floor at
+    that moment. A call asked for before anything was read stays the user's own, whatever is read later.
+
     Events collect here until `flush`; what must not be lost is flushed before what depends on it happens.
     """
 
     __slots__ = (
-        "_drafts", "_head", "_journal", "_labels", "calls", "floor", "intent", "principal", "question", "run"
+        "_drafts", "_head", "_journal", "_labels", "calls", "floor", "intent", "principal", "proposals", "question",
+        "run",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +69,7 @@ class RunLog:
         self.run, self.principal, self.question, self.intent = run, principal, question, intent
         self.floor = floor
         self.calls: dict[str, CallState] = {}
+        self.proposals: dict[str, Label] = {}
         self._journal = journal
         self._head: Head | None = None
         self._drafts: list[Draft] = []
@@ -89,13 +91,16 @@ class RunLog:
         log = cls(journal, last.run, principal, question, intent=intent, floor=floor)
         log._head = Head(len(events), last.hash)
         log.calls = fold_calls(events)
+        for event in events:
+            if event.kind == "model.replied":
+                log.proposals |= dict.fromkeys(event_body(event)["calls"], event_label(event))
         return log
 
     def note(self, kind: str, body: Mapping[str, JSON], *, label: Label | None = None) -> None:
         """Write down what happened. Its label is the floor, or more: an event reveals what the run has seen."""
         if label is not None:
             self.floor = self.floor | label
-        self._drafts.append(Draft(kind, _encode(body), self._label_text(), now()))
+        self._drafts.append(Draft(kind, dumps(body), self._label_text(), now()))
 
     def saw(self, label: Label) -> None:
         """Raise the floor: from here on everything the run says could be made from a value with this label."""
@@ -121,7 +126,7 @@ class RunLog:
     def _label_text(self) -> str:
         label, text = self._labels
         if label is not self.floor:
-            text = _encode(self.floor.to_json())
+            text = dumps(self.floor.to_json())
             self._labels = (self.floor, text)
         return text
 

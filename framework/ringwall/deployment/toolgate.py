@@ -61,16 +61,17 @@ class GatedTools(ToolRunner):
         return await self._perform(prepared, context, label, decision=decision)
 
     def _label(self, prepared: PreparedCall) -> Label:
-        """What the call is made of: everything the run has seen, unless the user's own words account for it.
+        """What the call could have been made from: all that the model had been shown when it asked for it.
 
-        Within the intent (the tools that the user's words ask for, settled before anything else was read) the
-        user causes the call, and an argument found word for word in the question carries the question's label.
+        Within the intent (the tools that the user's own action calls for) the user causes the call, and an
+        argument found word for word in the question carries the question's label.
         """
         log = self._log
         words = question_label(log.principal)
+        shown = log.proposals.get(prepared.call.digest, log.floor) | words
         if log.intent is None or prepared.tool.name not in log.intent:
-            return log.floor | words
-        labels = (words if self._in_question(value) else log.floor for value in prepared.arguments.values())
+            return shown
+        labels = (words if self._in_question(value) else shown for value in prepared.arguments.values())
         return join((words, *labels))
 
     def _in_question(self, value: JSON) -> bool:

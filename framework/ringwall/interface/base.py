@@ -36,11 +36,16 @@ class ToolCall:
     @property
     def digest(self) -> str:
         """SHA-256 of the tool and its canonical arguments: what an approval is bound to."""
-        try:
-            arguments = canonical(json.loads(self.arguments))
-        except ValueError:
-            arguments = self.arguments
-        return digest(f"{self.tool}\n{arguments}")
+        return call_digest(self.tool, self.arguments)
+
+
+def call_digest(tool: str, arguments: str) -> str:
+    """SHA-256 of a tool's name and its arguments in canonical JSON; text that is no JSON is taken as it is."""
+    try:
+        arguments = canonical(json.loads(arguments))
+    except ValueError:
+        pass
+    return digest(f"{tool}\n{arguments}")
 
 
 @dataclass(frozen=True, slots=True)
