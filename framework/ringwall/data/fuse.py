@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 T = TypeVar("T", bound=Hashable)
 
 DENSE_WEIGHT: Final = 0.3
-"""What meaning counts beside words, which count 1: right for a small static embedder; a strong one earns 0.5."""
+"""What meaning counts beside words, which count 1: for a small static embedder; a strong one earns 0.5."""
 
 
 def fuse(

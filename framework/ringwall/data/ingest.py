@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from langchain_core.documents import Document
 
 Readers = ACL | Callable[["Document"], ACL | None] | None
-"""Who may read: the same for all documents, or what a function says of each. None: nobody said, so refused."""
+"""Who may read: the same for all documents, or what a function says of each. None: nobody said; refused."""
 
 _SUFFIXES: Final = frozenset((".txt", ".md"))
 _BATCH: Final = 256
@@ -36,7 +36,7 @@ class Ingested:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A document that was not stored, and why. A version stored earlier is still there, as it was."""
+    """A document that was not stored, and why."""
 
     document: str
     error: RingwallError
@@ -81,7 +81,8 @@ class Ingestor:
         A document is LangChain's, or an id and a text, or what `read_folder` could not read. LangChain's
         without an id is called by its `source`. One that cannot be taken is refused, and the rest goes on:
         no readers (`DocumentWithoutReaders`), front matter that names other readers than an ACL given here,
-        the id of one before it, text or id that UTF-8 cannot hold.
+        the id of one before it, text or id that UTF-8 cannot hold. An earlier version of a refused document
+        stays as it was, unless it was the store that refused the new vectors.
 
         With a `tenant`, readers are that tenant's, and so are documents: `menu.md` is stored as
         `acme::menu.md`, so that two tenants never replace each other's.
@@ -237,7 +238,7 @@ def _readers(document: Document, name: str, readers: Readers) -> ACL:
 
 
 def _within(readers: ACL, name: str, tenant: str) -> ACL:
-    """The readers as grants of `tenant`; raise for another tenant's: their searches are not this one's to fill."""
+    """The readers as grants of `tenant`; raise for those of another tenant."""
     scoped_readers = ACL.of(*readers, tenant=tenant)
     foreign = [g for g in scoped_readers if g != PUBLIC and not g.startswith(f"{tenant}{TENANT_MARK}")]
     if tenant and foreign:

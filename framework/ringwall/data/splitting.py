@@ -79,7 +79,7 @@ def _ranges(text: str, size: int, overlap: int) -> Iterator[tuple[int, int]]:
 
 
 def _cut(text: str, low: int, high: int) -> int:
-    """The best place to cut in `low < place <= high`: the last of the best kind, or `high` if there is none."""
+    """The best place to cut in `low < place <= high`: the last of the best kind there is, or `high`."""
     for mark in _CUTS:
         at = text.rfind(mark, low, high)
         if at >= 0:

@@ -33,7 +33,7 @@ def check_vector(vector: Vector, dimension: int | None, *, of: str) -> int:
 
 
 def check_vectors(chunks: Iterable[Chunk], dimension: int | None) -> int | None:
-    """Check each chunk's vector, if it has one, against `dimension` or the first one's; return the dimension."""
+    """Check the vectors there are against `dimension`, or the first one's; return the dimension."""
     for chunk in chunks:
         if chunk.vector is not None:
             dimension = check_vector(chunk.vector, dimension, of=f"chunk {chunk.id!r}")
