@@ -31,7 +31,9 @@ _times = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53)
 _drafts = st.lists(st.builds(Draft, _texts, _texts, _texts, _times), max_size=4)
 _statuses = st.sampled_from([None, *RunStatus])
 _examples = settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
@@ -48,10 +50,6 @@ class JournalContract:
     """What happened is there, once, in order, whole, and cannot be changed unnoticed."""
 
     pytestmark = pytest.mark.asyncio
-
-    @pytest.fixture
-    def journal(self) -> Journal:
-        raise NotImplementedError("override the fixture `journal` with an empty journal")
 
     async def reopen(self, journal: Journal) -> Journal:
         """Close the journal and open what it left behind. Override if it is durable."""

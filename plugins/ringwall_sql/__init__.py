@@ -1,0 +1,6 @@
+"""Durable state on SQLAlchemy: SQLite for one machine, PostgreSQL for many."""
+
+from ringwall_sql.journal import SqlJournal
+from ringwall_sql.stores import SqlMemories, SqlProfiles
+
+__all__ = ["SqlJournal", "SqlMemories", "SqlProfiles"]

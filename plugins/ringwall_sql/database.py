@@ -1,0 +1,175 @@
+"""One database as the stores here use it: opened at once, read in threads, its errors explained."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from ringwall.errors import ConfigurationError, RingwallError
+
+T = TypeVar("T")
+
+Synchronous = Literal["NORMAL", "FULL"]
+"""What a commit waits for on SQLite: NORMAL survives a crash of the process, FULL also one of the machine."""
+
+BUSY_TIMEOUT: Final = 3.0
+"""Seconds to wait for a lock that somebody else holds, unless told otherwise."""
+
+_WRITING: Final = "ringwall_writing"
+
+_SQLITE_ERRORS: Final = {
+    "SQLITE_BUSY": ("is locked", "end what holds the lock, or give a longer `busy_timeout`, and try again"),
+    "SQLITE_LOCKED": ("is locked", "end what holds the lock, and try again"),
+    "SQLITE_READONLY": ("is read-only", "allow this process to write to the file and to its directory"),
+    "SQLITE_PERM": ("may not be opened", "allow this process to write to the file and to its directory"),
+    "SQLITE_CANTOPEN": ("cannot be opened", "create its directory, and allow this process to write there"),
+    "SQLITE_FULL": ("is full", "free some space on its disk, and try again"),
+    "SQLITE_IOERR": ("could not be read or written", "look whether its disk is full or failing"),
+    "SQLITE_CORRUPT": ("is damaged", "put it aside and restore a backup"),
+    "SQLITE_NOTADB": ("is not an SQLite database", "put it aside, or give another path"),
+}
+
+
+class Database:
+    """Opens `url_or_path`, creates what is missing of `tables`, and hands out connections.
+
+    Whatever the database refuses is raised as `failure`, with a hint: when opening, too.
+    """
+
+    def __init__(
+        self,
+        url_or_path: str | Path,
+        tables: sa.MetaData,
+        *,
+        failure: Callable[..., RingwallError],
+        synchronous: Synchronous = "NORMAL",
+        busy_timeout: float = BUSY_TIMEOUT,
+    ) -> None:
+        self.engine = sa.create_engine(_url(url_or_path))
+        self.on_sqlite = self.engine.dialect.name == "sqlite"
+        self._failure = failure
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="ringwall-sql")
+        if self.on_sqlite:
+            _prepare_sqlite(self.engine, synchronous, busy_timeout)
+        with self.explaining():
+            self._create(tables)
+
+    def _create(self, tables: sa.MetaData) -> None:
+        with self.reading() as connection:
+            if all(sa.inspect(connection).has_table(table) for table in tables.tables):
+                return  # so that a read-only database can still be read
+        if self.on_sqlite:
+            with self.engine.connect() as connection:
+                connection.connection.cursor().execute("PRAGMA journal_mode = WAL")
+        with self.writing() as connection:
+            for table in tables.sorted_tables:
+                connection.execute(CreateTable(table, if_not_exists=True))
+                for index in table.indexes:
+                    connection.execute(CreateIndex(index, if_not_exists=True))
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A connection that sees one moment of the database, however long it reads."""
+        with self.engine.connect() as connection:
+            if not self.on_sqlite:
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A connection that writes all or nothing, and waits here for the right to."""
+        with self.engine.connect().execution_options(**{_WRITING: True}) as connection, connection.begin():
+            yield connection
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do `work` in a thread, its errors explained."""
+
+        def explained() -> T:
+            with self.explaining():
+                return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, explained)
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Raise as `failure` what the database refuses."""
+        try:
+            yield
+        except self.errors as error:
+            raise self.explain(error) from error
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What SQLAlchemy and the driver beneath it raise."""
+        return (sa.exc.SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error)
+
+    def explain(self, error: BaseException) -> RingwallError:
+        """What the database refused, and what may help; names the file, never its path or a password."""
+        cause = getattr(error, "orig", None) or error
+        code = getattr(cause, "sqlite_errorname", "")
+        name = Path(self.engine.url.database or "").name
+        for prefix, (what, hint) in _SQLITE_ERRORS.items():
+            if code.startswith(prefix):
+                return self._failure(f"the database {name!r} {what}", hint=hint)
+        return self._failure(f"the database {name!r} failed: {type(cause).__name__}", hint="see its own log")
+
+    async def close(self) -> None:
+        """Wait for what is being read, and close every connection."""
+        await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self.engine.dispose)
+
+
+def _url(url_or_path: str | Path) -> sa.URL:
+    text = str(url_or_path)
+    url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ConfigurationError(
+            f"{text!r} is a database in memory, of which each thread would see its own",
+            expected="a path, or a URL such as `postgresql+psycopg://host/database`",
+            hint="what need not survive the process is kept by the in-memory stores of the core",
+        )
+    return url
+
+
+def _prepare_sqlite(engine: sa.Engine, synchronous: Synchronous, busy_timeout: float) -> None:
+    def connected(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # transactions begin where we say so
+        connection.execute(f"PRAGMA busy_timeout = {round(busy_timeout * 1000)}")
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+
+    def begun(connection: sa.Connection) -> None:
+        # A transaction that first reads and then writes can fail in the middle: who will write locks at once.
+        writing = connection.get_execution_options().get(_WRITING)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    sa.event.listen(engine, "connect", connected)
+    sa.event.listen(engine, "begin", begun)
+
+
+# Lone surrogates have no UTF-8, and PostgreSQL has no NUL: both are written as a mark and four hexadecimal
+# digits, and so is the mark. JSON text never holds the mark itself, so that stored JSON stays JSON.
+_MARK: Final = "\x1a"
+_ODD: Final = re.compile("[\x00\x1a\ud800-\udfff]")
+_WRITTEN: Final = re.compile("\x1a([0-9a-f]{4})")
+
+
+def stored(text: str) -> str:
+    """`text` as every database can hold it; most text as it is."""
+    if text.isascii() and "\0" not in text and _MARK not in text:
+        return text
+    return _ODD.sub(lambda odd: f"{_MARK}{ord(odd[0]):04x}", text)
+
+
+def restored(text: str) -> str:
+    """What `stored` was given."""
+    return _WRITTEN.sub(lambda code: chr(int(code[1], 16)), text) if _MARK in text else text

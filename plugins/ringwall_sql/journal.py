@@ -1,0 +1,146 @@
+"""The journal in an SQL database."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from ringwall.deployment.journal import ChainCheck, Draft, Event, Head, Journal, RunRecord, RunStatus
+from ringwall.errors import ChainBroken, JournalUnavailable, UnknownRun
+from ringwall_sql.database import BUSY_TIMEOUT, Database, Synchronous, restored, stored
+from ringwall_sql.writer import EVENTS, RUNS, TABLES, Append, Start, Writer
+
+_RECORD: Final = (RUNS.c.run, RUNS.c.owner, RUNS.c.status, RUNS.c.length, RUNS.c.head)
+_EVENT: Final = tuple(column for column in EVENTS.c if column is not EVENTS.c.run)
+_ROWS_AT_A_TIME: Final = 32  # few: a body may have megabytes
+
+
+class SqlJournal(Journal):
+    """Keeps events in SQLite (a path) or in any database that SQLAlchemy reaches by a URL.
+
+    One thread writes. Appends that come in while it commits are committed together by its next transaction:
+    each is still whole or not at all, and a conflict of one is no other's. Any number of processes may use
+    the same database.
+
+    `synchronous` says which commits wait for the disk on SQLite: with `NORMAL` those of `durable` appends,
+    with `FULL` all. `busy_timeout` is how long, in seconds, to wait for another's lock before
+    `JournalUnavailable`.
+    """
+
+    def __init__(
+        self,
+        url_or_path: str | Path,
+        *,
+        synchronous: Synchronous = "NORMAL",
+        busy_timeout: float = BUSY_TIMEOUT,
+    ) -> None:
+        self._database = Database(
+            url_or_path,
+            TABLES,
+            failure=JournalUnavailable,
+            synchronous=synchronous,
+            busy_timeout=busy_timeout,
+        )
+        self._writer = Writer(self._database, synchronous)
+
+    async def start(
+        self,
+        run: str,
+        owner: str,
+        drafts: Sequence[Draft],
+        *,
+        status: RunStatus = RunStatus.RUNNING,
+        durable: bool = False,
+    ) -> Head:
+        return await self._writer.write(Start(run, drafts, durable, owner, status))
+
+    async def append(
+        self,
+        run: str,
+        drafts: Sequence[Draft],
+        after: Head,
+        *,
+        status: RunStatus | None = None,
+        durable: bool = False,
+    ) -> Head:
+        return await self._writer.write(Append(run, drafts, durable, after, status))
+
+    async def read(self, run: str) -> list[Event]:
+        query = sa.select(*_EVENT).join(RUNS, RUNS.c.number == EVENTS.c.run)
+        query = query.where(RUNS.c.run == stored(run)).order_by(EVENTS.c.seq)
+        rows = await self._all(query)
+        if not rows:
+            raise UnknownRun(run)
+        return [_event(run, row) for row in rows]
+
+    async def record(self, run: str) -> RunRecord:
+        rows = await self._all(sa.select(*_RECORD).where(RUNS.c.run == stored(run)))
+        if not rows:
+            raise UnknownRun(run)
+        return _record(rows[0])
+
+    async def runs(self, status: RunStatus | None = None) -> list[RunRecord]:
+        query = sa.select(*_RECORD).order_by(RUNS.c.number)
+        if status is not None:
+            query = query.where(RUNS.c.status == status.value)
+        return [_record(row) for row in await self._all(query)]
+
+    async def verify(self, kept: Iterable[RunRecord] = ()) -> int:
+        kept = list(kept)
+        return await self._database.run(lambda: self._verify(kept))
+
+    async def close(self) -> None:
+        await self._writer.close()
+        await self._database.close()
+
+    async def _all(self, query: sa.Select[Any]) -> Sequence[Sequence[Any]]:
+        def read() -> Sequence[Sequence[Any]]:
+            with self._database.reading() as connection:
+                return connection.execute(query).all()
+
+        return await self._database.run(read)
+
+    def _verify(self, kept: Iterable[RunRecord]) -> int:
+        check = ChainCheck(kept)
+        with self._database.reading() as connection:
+            connection = connection.execution_options(yield_per=_ROWS_AT_A_TIME)
+            records = connection.execute(sa.select(RUNS.c.number, *_RECORD).order_by(RUNS.c.number))
+            events = connection.execute(sa.select(EVENTS).order_by(EVENTS.c.run, EVENTS.c.seq))
+            for record, rows in _side_by_side(records, events):
+                check.run(record, (_event(record.run, row) for row in rows))
+        return check.finish()
+
+
+def _side_by_side(
+    records: Iterable[Sequence[Any]], events: Iterable[Sequence[Any]]
+) -> Iterator[tuple[RunRecord, Iterable[Sequence[Any]]]]:
+    """Each run with its events, both given in order. Raises `ChainBroken` for events without a run."""
+    groups = itertools.groupby(events, key=itemgetter(0))
+    number, rows = next(groups, (None, iter(())))
+    for record in records:
+        if number == record[0]:
+            yield _record(record[1:]), (row[1:] for row in rows)
+            number, rows = next(groups, (None, iter(())))
+        elif number is None or number > record[0]:
+            yield _record(record[1:]), ()
+        else:
+            break
+    if number is not None:
+        raise ChainBroken(
+            f"the record of run number {number} is missing", hint="its events are there: compare"
+        )
+
+
+def _record(row: Sequence[Any]) -> RunRecord:
+    run, owner, status, length, head = row
+    return RunRecord(restored(run), restored(owner), RunStatus(status), length, head)
+
+
+def _event(run: str, row: Sequence[Any]) -> Event:
+    seq, kind, at, label, body, previous, hash_ = row
+    return Event(run, seq, restored(kind), at, restored(label), restored(body), previous, hash_)

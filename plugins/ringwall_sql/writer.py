@@ -1,0 +1,321 @@
+"""The one thread that writes a journal: what comes in together is committed together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import groupby
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+
+from ringwall.deployment.journal import (
+    GENESIS,
+    Draft,
+    Event,
+    Head,
+    RunRecord,
+    RunStatus,
+    chain,
+    first_events,
+)
+from ringwall.errors import ChainBroken, JournalConflict, JournalUnavailable, RingwallError, UnknownRun
+from ringwall_sql.database import Database, Synchronous, restored, stored
+
+TABLES: Final = sa.MetaData()
+
+RUNS: Final = sa.Table(
+    "runs",
+    TABLES,
+    sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("run", sa.Text, nullable=False, unique=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False, index=True),
+    sa.Column("length", sa.Integer, nullable=False),
+    sa.Column("head", sa.Text, nullable=False),
+)
+
+EVENTS: Final = sa.Table(
+    "events",
+    TABLES,
+    sa.Column("run", sa.BigInteger, primary_key=True),  # the run's number
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("previous", sa.Text, nullable=False),
+    sa.Column("hash", sa.Text, nullable=False),
+)
+
+# Written by hand, in few steps: at each the driver gives up the interpreter's lock, and has to wait for it
+# when the event loop is busy.
+_FIND: Final = "SELECT number, run, owner, status, length, head FROM runs WHERE run IN ({rows})"
+_LAST: Final = (
+    "SELECT runs.number, events.hash FROM runs "
+    "LEFT JOIN events ON events.run = runs.number AND events.seq = 0 ORDER BY runs.number DESC LIMIT 1"
+)
+_PUT_RUNS: Final = (
+    "INSERT INTO runs (number, run, owner, status, length, head) VALUES {rows} ON CONFLICT (number) "
+    "DO UPDATE SET status = excluded.status, length = excluded.length, head = excluded.head"
+)
+_PUT_EVENTS: Final = "INSERT INTO events (run, seq, kind, at, label, body, previous, hash) VALUES {rows}"
+_LOCK_RUNS: Final = " ORDER BY number FOR UPDATE"
+_LOCK_STARTS: Final = "SELECT pg_advisory_xact_lock(1380535879)"
+
+_MOST_ROWS: Final = 32
+
+T = TypeVar("T")
+
+Row = tuple[str | int | float, ...]
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction knows and will write.
+
+    `runs` are the runs asked about, by id, each with its number; `last` is the newest run's number, and the
+    hash it began with.
+    """
+
+    runs: dict[str, tuple[int, RunRecord]]
+    last: tuple[int, str]
+    changed: set[str] = field(default_factory=set)
+    events: list[tuple[int, Event]] = field(default_factory=list)
+
+    def put(self, number: int, record: RunRecord, events: Iterable[Event]) -> Head:
+        """Note the run's new record and its new events."""
+        self.runs[record.run] = (number, record)
+        self.changed.add(record.run)
+        self.events += [(number, event) for event in events]
+        return Head(record.length, record.head)
+
+
+@dataclass(slots=True, frozen=True)
+class Start:
+    """A run to begin."""
+
+    run: str
+    drafts: Sequence[Draft]
+    durable: bool
+    owner: str
+    status: RunStatus
+
+    def apply(self, batch: Batch) -> Head:
+        """Add to the batch. Raises `JournalConflict`, `InvalidInput`, and leaves it then as it was."""
+        if self.run in batch.runs:
+            raise JournalConflict(f"run {self.run!r} exists already", hint="resume it, or choose another id")
+        number, last_start = batch.last
+        events = first_events(self.run, self.owner, self.drafts, last_start)
+        batch.last = number + 1, events[0].hash
+        record = RunRecord(self.run, self.owner, self.status, len(events), events[-1].hash)
+        return batch.put(number + 1, record, events)
+
+
+@dataclass(slots=True, frozen=True)
+class Append:
+    """Events to append."""
+
+    run: str
+    drafts: Sequence[Draft]
+    durable: bool
+    after: Head
+    status: RunStatus | None
+
+    def apply(self, batch: Batch) -> Head:
+        """Add to the batch. Raises `JournalConflict`, `UnknownRun`, and leaves it then as it was."""
+        if self.run not in batch.runs:
+            raise UnknownRun(self.run)
+        number, record = batch.runs[self.run]
+        if (record.length, record.head) != (self.after.length, self.after.hash):
+            raise JournalConflict(f"run {self.run!r} went on elsewhere", hint="read it again before acting")
+        events = chain(self.run, self.drafts, seq=record.length, previous=record.head)
+        head = events[-1].hash if events else record.head
+        length = record.length + len(events)
+        return batch.put(
+            number, RunRecord(self.run, record.owner, self.status or record.status, length, head), events
+        )
+
+
+@dataclass(slots=True, frozen=True)
+class _Job:
+    """Something to write, and who waits for it."""
+
+    work: Start | Append
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Head]
+
+
+_Outcome = Head | Exception
+
+
+class Writer:
+    """Takes work from any event loop, and answers there once the work is committed."""
+
+    def __init__(self, database: Database, synchronous: Synchronous) -> None:
+        self._database = database
+        self._always_full = synchronous == "FULL"
+        self._placeholder = "?" if database.on_sqlite else "%s"
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._opening = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._connection: Any = None  # of the pool, with the driver's interface
+        self._full = self._always_full
+
+    async def write(self, work: Start | Append) -> Head:
+        """Do the work in some transaction, and return the run's new end."""
+        loop = asyncio.get_running_loop()
+        job = _Job(work, loop, loop.create_future())
+        with self._opening:
+            if self._closed:
+                raise JournalUnavailable("the journal is closed", hint="close it last")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="ringwall-journal", daemon=True)
+                self._thread.start()
+            self._queue.put(job)
+        return await job.future
+
+    async def close(self) -> None:
+        """Commit what has come in, and stop."""
+        with self._opening:
+            self._closed = True
+            self._queue.put(None)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        going = True
+        while going:
+            taken = [self._queue.get()]
+            while self._queue.qsize():
+                taken.append(self._queue.get())
+            going = taken[-1] is not None
+            jobs = [job for job in taken if job]
+            _answer(jobs, self._settle(jobs))
+        self._disconnect()
+
+    def _settle(self, jobs: Sequence[_Job]) -> list[_Outcome]:
+        """Commit the jobs in one transaction; if that fails for what one of them holds, each in its own."""
+        if not jobs:
+            return []
+        try:
+            return self._commit(jobs)
+        except self._database.errors as error:
+            self._disconnect()
+            refused = isinstance(error, self._database.engine.dialect.loaded_dbapi.OperationalError)
+            if refused or len(jobs) == 1:
+                return [self._database.explain(error) for _ in jobs]
+        except Exception as error:
+            self._disconnect()
+            if len(jobs) == 1:
+                return [error]
+        return [outcome for job in jobs for outcome in self._settle([job])]
+
+    def _commit(self, jobs: Sequence[_Job]) -> list[_Outcome]:
+        cursor = self._begin(durable=any(job.work.durable for job in jobs))
+        batch = self._load(cursor, jobs)
+        outcomes = [_apply(job.work, batch) for job in jobs]
+        self._store(cursor, batch)
+        self._connection.commit()
+        return outcomes
+
+    def _begin(self, *, durable: bool) -> Any:
+        if self._connection is None:
+            self._connection = self._database.engine.raw_connection()
+            self._full = self._always_full
+        cursor = self._connection.cursor()
+        if self._database.on_sqlite:
+            full = durable or self._always_full
+            if full != self._full:
+                cursor.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+                self._full = full
+            cursor.execute("BEGIN IMMEDIATE")
+        return cursor
+
+    def _load(self, cursor: Any, jobs: Sequence[_Job]) -> Batch:
+        starting = any(isinstance(job.work, Start) for job in jobs)
+        if starting and not self._database.on_sqlite:
+            cursor.execute(_LOCK_STARTS)
+        batch = Batch({}, (0, GENESIS))
+        for ids in _pieces(sorted({stored(job.work.run) for job in jobs})):
+            lock = "" if self._database.on_sqlite else _LOCK_RUNS
+            cursor.execute(_FIND.format(rows=", ".join([self._placeholder] * len(ids))) + lock, ids)
+            for number, run, owner, status, length, head in cursor.fetchall():
+                record = RunRecord(restored(run), restored(owner), RunStatus(status), length, head)
+                batch.runs[record.run] = (number, record)
+        if starting:
+            cursor.execute(_LAST)
+            batch.last = cursor.fetchone() or batch.last
+            if batch.last[1] is None:
+                raise ChainBroken(
+                    "the newest run has lost its first event", hint="verify, and restore a backup"
+                )
+        return batch
+
+    def _store(self, cursor: Any, batch: Batch) -> None:
+        self._put(cursor, _PUT_RUNS, [_run_row(*batch.runs[run]) for run in batch.changed])
+        self._put(cursor, _PUT_EVENTS, [_event_row(number, event) for number, event in batch.events])
+
+    def _put(self, cursor: Any, statement: str, rows: Sequence[Row]) -> None:
+        for piece in _pieces(rows):
+            row = f"({', '.join([self._placeholder] * len(piece[0]))})"
+            values = [value for row_ in piece for value in row_]
+            cursor.execute(statement.format(rows=", ".join([row] * len(piece))), values)
+
+    def _disconnect(self) -> None:
+        """Give up the connection, and with it what it had not committed."""
+        if self._connection is not None:
+            self._connection.invalidate()
+            self._connection = None
+
+
+def _apply(work: Start | Append, batch: Batch) -> _Outcome:
+    try:
+        return work.apply(batch)
+    except RingwallError as refusal:
+        return refusal
+
+
+def _pieces(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Split into pieces of 32, 16, ... 1, so that a handful of statements serves any number of rows."""
+    at = 0
+    while at < len(rows):
+        size = min(_MOST_ROWS, 1 << (len(rows) - at).bit_length() - 1)
+        yield rows[at : at + size]
+        at += size
+
+
+def _run_row(number: int, record: RunRecord) -> Row:
+    return (number, stored(record.run), stored(record.owner), record.status.value, record.length, record.head)
+
+
+def _event_row(number: int, e: Event) -> Row:
+    return (number, e.seq, stored(e.kind), e.at, stored(e.label), stored(e.body), e.previous, e.hash)
+
+
+def _answer(jobs: Sequence[_Job], outcomes: Sequence[_Outcome]) -> None:
+    answers = sorted(zip(jobs, outcomes, strict=True), key=_loop_id)
+    for _, group in groupby(answers, _loop_id):
+        settled = list(group)
+        # The loop may be closed by now: then nobody waits.
+        with suppress(RuntimeError):
+            settled[0][0].loop.call_soon_threadsafe(_resolve, settled)
+
+
+def _loop_id(answer: tuple[_Job, _Outcome]) -> int:
+    return id(answer[0].loop)
+
+
+def _resolve(settled: Iterable[tuple[_Job, _Outcome]]) -> None:
+    for job, outcome in settled:
+        if job.future.done():  # the caller went away
+            continue
+        if isinstance(outcome, Head):
+            job.future.set_result(outcome)
+        else:
+            job.future.set_exception(outcome)
