@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from ringwall.assembly import Assembly, Parts
 from ringwall.container import Wiring
 from ringwall.data.base import DocumentStore, Embeddings
+from ringwall.data.ingest import Ingestor, IngestReport, Readers, Refused
 from ringwall.data.memory import MemoryStore as InMemoryDocuments
 from ringwall.deployment import approvals
 from ringwall.deployment.approvals import Approval
@@ -44,6 +45,7 @@ from ringwall.steps import ordinary_pipeline
 from ringwall.turn import Citation, Turn, TurnStatus
 
 if TYPE_CHECKING:
+    from langchain_core.documents import Document
     from langchain_core.runnables import Runnable
 
 T = TypeVar("T")
@@ -115,6 +117,18 @@ class App:
             self.embeddings,
         )
         self._assembly = Assembly(parts, self.pipeline, wiring)
+
+    # Filling
+
+    async def ingest(
+        self, documents: Iterable[Document | tuple[str, str] | Refused], readers: Readers, *, tenant: str = ""
+    ) -> IngestReport:
+        """Split, embed and store documents, each with its readers; the report says what became of each.
+
+        `readers` is an ACL for all, or a function that says it of each; a document without readers is refused.
+        This is the deployer's door: no principal is asked about. Raises `StoreError`.
+        """
+        return await Ingestor(self.documents, self.embeddings).ingest(documents, readers, tenant=tenant)
 
     # Asking
 
@@ -265,7 +279,7 @@ class App:
         for part in reversed(parts):
             try:
                 await part.close()
-            except Exception as error:  # the outermost edge: the other parts must still be closed
+            except Exception as error:  # noqa: BLE001 (the outermost edge: the other parts must still be closed)
                 errors.append(error)
         self._assembly.close()
         if errors:
@@ -329,7 +343,7 @@ class App:
         except asyncio.CancelledError:
             await self._end(log, "run.cancelled", {}, RunStatus.CANCELLED)
             raise
-        except Exception as error:  # the edge of the run: steps are anyone's code
+        except Exception as error:  # noqa: BLE001 (the edge of the run: steps are anyone's code)
             timed_out = isinstance(error, TimeoutError) and clock.expired()
             known = _as_ringwall_error(error, timed_out=timed_out)
             body: dict[str, JSON] = {"error": type(known).__name__, "what": str(known)}

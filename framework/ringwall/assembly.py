@@ -54,9 +54,9 @@ class Assembly:
         _wire_parts(wiring, parts)
         _wire_gates(wiring, parts.models)
         wiring.run(Retriever, partial(Retriever, embeddings=parts.embeddings))
+        self._steps = [_wire_step(wiring, step) for step in pipeline]
         if more is not None:
             more(wiring)
-        self._steps = [_wire_step(wiring, step) for step in pipeline]
         self._container: Container = wiring.build()
 
     @contextmanager
@@ -93,7 +93,7 @@ def _wire_gates(wiring: Wiring, models: Sequence[ModelProvider]) -> None:
 
 def _gated_model(policy: Policy, log: RunLog, models: Sequence[ModelProvider]) -> ModelProvider:
     gated = [GatedModel(model, policy, log) for model in models]
-    return gated[0] if len(gated) == 1 else Router(gated)
+    return gated[0] if len(gated) == 1 else Router(*gated)
 
 
 def _outlet(policy: Policy, log: RunLog, listener: _Listener) -> Outlet:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 from dishka import Container as DishkaContainer
 from dishka import Provider, Scope, make_container
 from dishka.exception_base import DishkaError
+from dishka.exceptions import NoFactoryError
 from typing_extensions import TypeForm
 
 from ringwall.errors import ConfigurationError, MissingDependency
@@ -78,8 +79,11 @@ class Container:
         self._inner = inner
 
     def get(self, interface: TypeForm[T]) -> T:
-        """Return what was provided for the app under `interface`."""
-        return cast(T, self._inner.get(interface))
+        """Return what this scope holds under `interface`. Raises `MissingDependency`."""
+        try:
+            return cast(T, self._inner.get(interface))
+        except NoFactoryError as error:
+            raise MissingDependency(f"nothing here may have it: {error}") from None
 
     @contextmanager
     def enter(self, given: Mapping[Any, object]) -> Iterator[Container]:

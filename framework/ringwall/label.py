@@ -30,7 +30,9 @@ class LabelJson(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """`secrecy`: the ACLs of everything the value was made from; a reader must satisfy all of them.
+    """Who may receive a value, and who could have shaped it.
+
+    `secrecy`: the ACLs of everything the value was made from; a reader must satisfy all of them.
     `influence`: every source that could have shaped it; an action needs all of them to be allowed to cause it.
     """
 

@@ -10,7 +10,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import TypeVar
+from typing import Any, cast
 
 from ringwall.errors import ConfigurationError
 from ringwall.turn import Turn, TurnStatus
@@ -18,13 +18,11 @@ from ringwall.turn import Turn, TurnStatus
 Step = Callable[[Turn], Awaitable[Turn]]
 """What moves a run forward: takes a turn, returns a fuller one."""
 
-Recipe = Step | type | partial[object]
+Recipe = Step | type | partial[Any]
 """A step, a class whose instances are steps, or `partial(Class, k=8)` with some arguments given."""
 
 Observer = Callable[[int, Turn, Turn], Awaitable[None]]
 """Told after each step: its place in the line, the turn before, the turn after."""
-
-T = TypeVar("T")
 
 
 class Pipeline:
@@ -67,7 +65,7 @@ class Pipeline:
                     f"step {step_name(step)} is a class, and nobody injected its arguments",
                     hint="give the pipeline to an App, or put an instance into it",
                 )
-        return self.steps  # type: ignore[return-value]  # no class among them: checked above
+        return cast("tuple[Step, ...]", self.steps)
 
 
 async def run_steps(

@@ -201,7 +201,7 @@ class Answer:
 
     async def __call__(self, turn: Turn) -> Turn:
         cited = {int(number) for number in re.findall(r"\[(\d{1,3})\]", turn.answer)}
-        citations = tuple(_citation(match, place in cited) for place, match in enumerate(turn.matches, 1))
+        citations = tuple(_citation(match, cited=place in cited) for place, match in enumerate(turn.matches, 1))
         return replace(turn, citations=citations) if citations else turn
 
 
@@ -226,7 +226,7 @@ def ordinary_pipeline() -> Pipeline:
     return Pipeline(Plan, Personalize, Retrieve, Compose, Agent, Answer, Remember)
 
 
-def _citation(match: Match, cited: bool) -> Citation:
+def _citation(match: Match, *, cited: bool) -> Citation:
     chunk = match.chunk
     return Citation(chunk.document, chunk.start, chunk.end, cited)
 
@@ -237,8 +237,11 @@ def _pending(calls: Sequence[RequestedCall], round_: int) -> tuple[ToolCall, ...
 
 
 def _call_message(calls: Sequence[ToolCall], *, text: str = "") -> BaseMessage:
-    """A reply as a message. Arguments that are no JSON object are left out here: the call itself keeps them, and
-    the answer to it tells the model what was wrong."""
+    """A reply as a message.
+
+    Arguments that are no JSON object are left out here: the call itself keeps them, and the answer to it tells
+    the model what was wrong.
+    """
     from langchain_core.messages import AIMessage
 
     if not calls:

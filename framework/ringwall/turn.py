@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ringwall.data.base import Chunk, Match
 from ringwall.interface.base import ToolCall
-from ringwall.label import BOTTOM, Label, Labelled, LabelJson, join
+from ringwall.label import BOTTOM, Label, LabelJson, Labelled, join
 from ringwall.personalization.base import Memory, Profile
 from ringwall.principal import ACL, Grants, Principal
 from ringwall.schema import JSON
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 class TurnStatus(StrEnum):
+    """Whether the next step may run."""
+
     RUNNING = "running"
     WAITING = "waiting"
     """For a human: an approval, or a word on what became of a call."""

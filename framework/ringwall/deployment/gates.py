@@ -28,7 +28,7 @@ QUESTIONS: Final = "collection:questions"
 
 
 def question_label(principal: Principal) -> Label:
-    """The label of a principal's own words: for itself and holders of `collection:questions`, shaped by itself alone."""
+    """The label of a principal's own words: for itself and holders of `collection:questions`, shaped by itself."""
     return Label.of(ACL.of(principal.own_grant, QUESTIONS, tenant=principal.tenant), principal.id)
 
 

@@ -27,6 +27,8 @@ GENESIS: Final = "0" * 64
 
 
 class RunStatus(StrEnum):
+    """Where a run stands."""
+
     RUNNING = "running"
     WAITING = "waiting"
     DONE = "done"

@@ -7,11 +7,11 @@ rules or the new ones, never a mixture, and what was remembered of the old ones 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from graphlib import TopologicalSorter
-from typing import Final
+from typing import Final, NamedTuple
 
 from ringwall.deployment.base import Decision, Verdict
 from ringwall.principal import PUBLIC, Grant, Grants, Principal, scoped
@@ -68,6 +68,21 @@ class Holding:
     tenant: str | None = None
 
 
+class _Ranked(NamedTuple):
+    """A rule with its rank, which no other has: the lowest that applies decides."""
+
+    rank: int
+    rule: Rule
+    decision: Decision
+
+
+class _About(NamedTuple):
+    """The rules about one action on one resource: those of each grant, and those with a pattern of ids."""
+
+    named: dict[Grant, list[_Ranked]]
+    patterned: list[_Ranked]
+
+
 class RuleSet:
     """Rules and holdings, indexed once, with a memory of the last `remembered` answers of each kind."""
 
@@ -75,8 +90,8 @@ class RuleSet:
         self, rules: Iterable[Rule], holdings: Iterable[Holding], *, version: str, remembered: int = 16_384
     ) -> None:
         self.version = version
-        self._exact: dict[tuple[str, str], list[tuple[int, Rule, Decision]]] = defaultdict(list)
-        self._wild: list[tuple[int, Rule, Decision]] = []
+        self._exact: dict[tuple[str, str], list[_Ranked]] = defaultdict(list)
+        self._wild: list[_Ranked] = []
         self._holdings: dict[Grant, list[Holding]] = defaultdict(list)
         self._wild_holdings: list[Holding] = []
         self._index_rules(rules)
@@ -85,26 +100,32 @@ class RuleSet:
         self.decide = lru_cache(remembered)(self._decide)
         self.grants = lru_cache(remembered)(self._grants)
         self._held = lru_cache(remembered)(self._close_over)
-        # Principals are many (each document and page is one), tools are few: rules are found by what they are
-        # about.
-        self._about = lru_cache(remembered)(self._find)
+        # Rules are found by what they are about: principals are many (each page is one), tools are few.
+        self._about = lru_cache(remembered // 16)(self._find)
 
     def _index_rules(self, rules: Iterable[Rule]) -> None:
         for rank, rule in enumerate(sorted(rules, key=lambda rule: _SEVERITY[rule.verdict])):
-            ranked = rank, rule, Decision(rule.verdict, rule.reason, rule.id)
+            ranked = _Ranked(rank, rule, Decision(rule.verdict, rule.reason, rule.id))
             wild = ANY in rule.action or ANY in rule.resource
             (self._wild if wild else self._exact[rule.action, rule.resource]).append(ranked)
 
     def _decide(self, principal: Principal, action: str, resource: str) -> Decision:
-        held = self._held(principal)
-        for _, rule, decision in self._about(action, resource):
-            if rule.tenant in (None, principal.tenant) and _is_subject(rule.subject, principal.id, held):
-                return decision
-        return Decision.no_rule(principal.id, action, resource)
+        held, about = self._held(principal), self._about(action, resource)
+        applying = [ranked for grant in held & about.named.keys() for ranked in about.named[grant]]
+        applying += [ranked for ranked in about.patterned if matches(ranked.rule.subject, principal.id)]
+        here = (ranked for ranked in applying if ranked.rule.tenant in (None, principal.tenant))
+        first = min(here, default=None)
+        return first.decision if first else Decision.no_rule(principal.id, action, resource)
 
-    def _find(self, action: str, resource: str) -> Sequence[tuple[int, Rule, Decision]]:
-        wild = [r for r in self._wild if matches(r[1].action, action) and matches(r[1].resource, resource)]
-        return sorted([*self._exact.get((action, resource), ()), *wild], key=lambda ranked: ranked[0])
+    def _find(self, action: str, resource: str) -> _About:
+        about = _About(defaultdict(list), [])
+        wild = (
+            r for r in self._wild if matches(r.rule.action, action) and matches(r.rule.resource, resource)
+        )
+        for ranked in (*self._exact.get((action, resource), ()), *wild):
+            subject = ranked.rule.subject
+            (about.patterned if ANY in subject else about.named[subject]).append(ranked)
+        return about
 
     def _grants(self, principal: Principal) -> Grants:
         return principal.vouched_grants | {scoped(grant, principal.tenant) for grant in self._held(principal)}
@@ -138,10 +159,6 @@ def _chain_length(holdings: Iterable[Holding]) -> int:
     for grant in TopologicalSorter(below).static_order():
         length[grant] = max((1 + length[given] for given in below.get(grant, ())), default=0)
     return max(length.values(), default=0)
-
-
-def _is_subject(subject: str, principal_id: str, held: Grants) -> bool:
-    return subject in held or (ANY in subject and matches(subject, principal_id))
 
 
 __all__ = ["ANY", "Holding", "Rule", "RuleSet", "longest_chain", "matches"]

@@ -15,6 +15,7 @@ from ringwall.label import BOTTOM, Label, Source, join
 from ringwall.principal import Principal
 from ringwall.schema import JSON, dumps
 
+
 class CallPhase(StrEnum):
     """How far a tool call got, as the journal tells it."""
 

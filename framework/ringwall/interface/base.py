@@ -6,6 +6,7 @@ A plugin author reads this file alone. Subclass `Tool` (or decorate a function w
 
 from __future__ import annotations
 
+import contextlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -41,10 +42,8 @@ class ToolCall:
 
 def call_digest(tool: str, arguments: str) -> str:
     """SHA-256 of a tool's name and its arguments in canonical JSON; text that is no JSON is taken as it is."""
-    try:
+    with contextlib.suppress(ValueError):
         arguments = canonical(json.loads(arguments))
-    except ValueError:
-        pass
     return digest(f"{tool}\n{arguments}")
 
 

@@ -28,7 +28,7 @@ class LocalToolRunner(ToolRunner):
         try:
             async with asyncio.timeout(seconds) as clock:
                 text = await tool.run(prepared.arguments, context)
-        except Exception as error:  # the edge to foreign code: whatever a tool raises is its failure, not ours
+        except Exception as error:  # noqa: BLE001 (the edge to foreign code: what it raises is its failure)
             if clock.expired():
                 return ToolOutcome(CallStatus.TIMED_OUT, f"{tool.name} did not return within {seconds:g} s")
             return ToolOutcome(CallStatus.FAILED, f"{tool.name} failed: {type(error).__name__}: {error}")

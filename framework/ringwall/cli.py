@@ -1,0 +1,94 @@
+"""The command line: `ringwall demo`, `ringwall audit verify`, `ringwall doctor`."""
+
+from __future__ import annotations
+
+import asyncio
+import runpy
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ringwall import plugins
+from ringwall.deployment.journal import Journal
+from ringwall.errors import RingwallError, UnknownPlugin
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+audit = typer.Typer(help="Read and check the journal.", no_args_is_help=True)
+app.add_typer(audit, name="audit")
+
+JournalPath = Annotated[Path, typer.Argument(help="The journal's SQLite file.", exists=True, dir_okay=False)]
+
+
+@app.command()
+def demo() -> None:
+    """A governed assistant books dinner: local model, no key, no network."""
+    folder = example("dinner_assistant")
+    sys.path.insert(0, str(folder))
+    sys.argv = [str(folder / "demo.py")]
+    runpy.run_path(str(folder / "demo.py"), run_name="__main__")
+
+
+@audit.command()
+def verify(journal: JournalPath) -> None:
+    """Check that no event was changed, removed or reordered; exits with 1 at the first bad one."""
+    count = asyncio.run(_with_journal(journal))
+    Console().print(f"{count} events, every chain verified")
+
+
+@app.command()
+def doctor() -> None:
+    """Show which plugins are known, and whether what each needs is installed."""
+    table = Table("ring", "plugin", "state")
+    for ring in plugins.RINGS:
+        for name in plugins.names(ring):
+            table.add_row(ring, name, _state(ring, name))
+    console = Console()
+    console.print(f"ringwall {_version()} on Python {sys.version.split()[0]}")
+    console.print(table)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line and exit status 1, never a stack trace."""
+    try:
+        app()
+    except RingwallError as error:
+        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: ", end="")
+        Console(stderr=True).print(str(error), markup=False, highlight=False)
+        raise SystemExit(1) from None
+
+
+def example(name: str) -> Path:
+    """The folder of an example: inside the installed package, or in the checkout. Raises `UnknownPlugin`."""
+    package = Path(__file__).parent
+    for folder in (package / "_examples" / name, package.parents[1] / "examples" / name):
+        if folder.is_dir():
+            return folder
+    raise UnknownPlugin(f"the example {name!r} is not installed", hint="pip install 'ringwall[demo]'")
+
+
+async def _with_journal(path: Path) -> int:
+    journal: Journal = plugins.find("deployment", "sql")(path)
+    try:
+        return await journal.verify()
+    finally:
+        await journal.close()
+
+
+def _state(ring: str, name: str) -> str:
+    try:
+        plugins.find(ring, name)
+    except UnknownPlugin as error:
+        return str(error.hint)
+    return "ready"
+
+
+def _version() -> str:
+    try:
+        return version("ringwall")
+    except PackageNotFoundError:
+        return "(from source)"
