@@ -39,9 +39,7 @@ class PolicyLine:
         return ", ".join((self.kind, *self.fields))
 
     def bad(self, what: str, expected: str = "") -> BadPolicy:
-        return BadPolicy(
-            f"{self.where}: `{self.text}` {what}", expected=expected or _SHAPES.get(self.kind, "")
-        )
+        return BadPolicy(f"{self.where}: `{self.text}` {what}", expected=expected or _SHAPES.get(self.kind, ""))
 
 
 def read_lines(path: Path) -> Iterator[PolicyLine]:
@@ -57,10 +55,10 @@ def compile_lines(lines: Iterable[PolicyLine], model: Model, *, version: str) ->
     lines = list(lines)
     for line in lines:
         _check(line, model.patterns)
-    rules = [_rule(line) for line in lines if line.kind == "p"]
-    holdings = [_holding(line) for line in lines if line.kind == "g"]
-    _check_depth(holdings)
-    return RuleSet(rules, holdings, version=version)
+    grouping = [line for line in lines if line.kind == "g"]
+    _check_depth(grouping)
+    rules = (_rule(line) for line in lines if line.kind == "p")
+    return RuleSet(rules, (_holding(line) for line in grouping), version=version)
 
 
 def _check(line: PolicyLine, patterns: frozenset[str]) -> None:
@@ -71,9 +69,7 @@ def _check(line: PolicyLine, patterns: frozenset[str]) -> None:
         raise line.bad(f"has {len(line.fields)} fields after `{line.kind}`, not {len(names)}")
     for name, field in zip(names, line.fields, strict=True):
         if not _FIELD.fullmatch(field) or TENANT_MARK in field:
-            raise line.bad(
-                f"has {field!r} as {name}", "no space, comma, bracket, quote or `::`, and not nothing"
-            )
+            raise line.bad(f"has {field!r} as {name}", "no space, comma, bracket, quote or `::`, and not nothing")
         if ANY in field:
             _check_pattern(line, name, field, patterns)
         elif name in ("sub", "grant") and ":" not in field:
@@ -108,15 +104,15 @@ def _holding(line: PolicyLine) -> Holding:
     return Holding(holder, grant, _tenant(dom))
 
 
-def _check_depth(holdings: list[Holding]) -> None:
+def _check_depth(grouping: list[PolicyLine]) -> None:
     try:
-        depth = longest_chain(holdings)
+        depth = longest_chain(_holding(line) for line in grouping)
     except CycleError as error:
-        raise BadPolicy(
-            f"grouping lines close a circle: {' → '.join(error.args[1])}",
-            expected="roles that do not lead back to themselves",
-        ) from None
+        circle: list[str] = error.args[1]
+        last = next(line for line in reversed(grouping) if set(line.fields[:2]) <= set(circle))
+        raise last.bad(f"closes a circle: {' → '.join(circle)}", "holders that do not hold each other") from None
     if depth > _DEEPEST:
         raise BadPolicy(
-            f"a chain of {depth} grouping lines", expected=f"at most {_DEEPEST}: casbin follows no more"
+            f"casbin policy with a chain of {depth} grouping lines",
+            expected=f"at most {_DEEPEST}: casbin follows no more",
         )

@@ -83,14 +83,10 @@ def _check_sections(path: Path, text: str, model: casbin.Model) -> None:
         definitions = model[key] or {}
         expected = f"one `{key} = {wanted or '...'}` in [{section}]"
         if list(definitions) != [key]:
-            raise BadPolicy(
-                f"casbin model {path} has {len(definitions)} definitions in [{section}]", expected=expected
-            )
+            raise BadPolicy(f"casbin model {path} has {len(definitions)} definitions in [{section}]", expected=expected)
         value = definitions[key].value
         if wanted and _bare(value).replace("p_eft", "p.eft") != _bare(wanted):
-            raise BadPolicy(
-                f"{_where(path, text, key)}: `{key} = {value}` has another meaning", expected=expected
-            )
+            raise BadPolicy(f"{_where(path, text, key)}: `{key} = {value}` has another meaning", expected=expected)
 
 
 def _patterns(path: Path, text: str, matcher: str) -> frozenset[str]:
@@ -98,9 +94,7 @@ def _patterns(path: Path, text: str, matcher: str) -> frozenset[str]:
     terms = [_TERMS.get(term) for term in _bare(matcher).split("&&")]
     known = [term for term in terms if term]
     if len(known) != len(terms) or sorted(name for name, _ in known) != ["act", "dom", "obj", "sub"]:
-        raise BadPolicy(
-            f"{_where(path, text, 'm')}: a matcher that cannot be compiled: {matcher}", expected=_MATCHER
-        )
+        raise BadPolicy(f"{_where(path, text, 'm')}: a matcher that cannot be compiled: {matcher}", expected=_MATCHER)
     return frozenset(name for name, wildcard in known if wildcard)
 
 

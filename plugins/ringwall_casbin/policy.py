@@ -116,9 +116,7 @@ class CasbinPolicy(Policy):
 
     async def _edit(self, kind: str, fields: tuple[str, ...], *, add: bool) -> bool:
         # An adapter blocks, and compiling ten thousand lines takes its time: not on the event loop.
-        return await asyncio.to_thread(
-            self._store_edit, PolicyLine(kind, fields, "casbin policy, edit"), add=add
-        )
+        return await asyncio.to_thread(self._store_edit, PolicyLine(kind, fields, "casbin policy, edit"), add=add)
 
     def _store_edit(self, line: PolicyLine, *, add: bool) -> bool:
         with self._lock:

@@ -83,9 +83,7 @@ class AdapterSource:
         try:
             yield
         except Exception as error:  # an adapter is anybody's code, over any database's driver
-            raise StoreError(
-                f"{self._where} could not be {what}: {error}", hint="nothing was changed"
-            ) from error
+            raise StoreError(f"{self._where} could not be {what}: {error}", hint="nothing was changed") from error
 
 
 class DatabaseSource(AdapterSource):

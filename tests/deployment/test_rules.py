@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringwall.deployment.base import Decision, Policy, Verdict
@@ -52,12 +52,8 @@ def test_a_decision_names_the_line_and_gives_its_reason() -> None:
 
 
 def test_without_because_the_reason_is_the_line_itself() -> None:
-    decision = decide(
-        Rules(DINNER), Principal.user("mia", "manager", tenant="acme"), "approve", "tool:book_table"
-    )
-    assert decision == Decision(
-        Verdict.ALLOW, "allow role:manager approve tool:book_table in acme", "rules:10"
-    )
+    decision = decide(Rules(DINNER), Principal.user("mia", "manager", tenant="acme"), "approve", "tool:book_table")
+    assert decision == Decision(Verdict.ALLOW, "allow role:manager approve tool:book_table in acme", "rules:10")
 
 
 def test_among_rules_of_one_verdict_the_first_line_is_named() -> None:
@@ -129,9 +125,7 @@ def test_a_star_stands_for_any_text_and_what_is_around_it_must_not_overlap(
         ("role a includes b in acme\nrole b includes a", 2, "do not include each other"),
     ],
 )
-def test_a_bad_line_is_refused_with_its_number_and_what_was_expected(
-    text: str, line: int, expected: str
-) -> None:
+def test_a_bad_line_is_refused_with_its_number_and_what_was_expected(text: str, line: int, expected: str) -> None:
     with pytest.raises(BadPolicy) as caught:
         Rules(text)
     assert f"line {line}:" in str(caught.value)
@@ -160,7 +154,7 @@ def test_replaced_rules_are_obeyed_at_once_and_bad_ones_change_nothing() -> None
     assert len(set(versions)) == 3
 
 
-# Always and never: on generated rules.
+# Always and never: on generated rules. No deadline: time is not what these are about.
 
 ROLES, TENANTS = [f"r{n}" for n in range(5)], ["acme", "globex"]
 ENDS = st.sampled_from(["", *(f" in {tenant}" for tenant in TENANTS)])
@@ -172,9 +166,7 @@ INCLUSIONS = st.builds(
 )
 HOLDERS = st.sampled_from([*(f"role:{role}" for role in ROLES), "user:ana", "user:*", "public"])
 GRANTS = st.builds("grant {} collection:{}{}".format, HOLDERS, st.sampled_from("xyz"), ENDS)
-MEMBERS = st.builds(
-    "member {} role:{}{}".format, st.sampled_from(["user:ana", "doc:*"]), st.sampled_from(ROLES), ENDS
-)
+MEMBERS = st.builds("member {} role:{}{}".format, st.sampled_from(["user:ana", "doc:*"]), st.sampled_from(ROLES), ENDS)
 VERDICTS = st.builds(
     "{} {} {} {}{}".format,
     st.sampled_from(list(Verdict)),
@@ -192,6 +184,7 @@ PRINCIPALS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(TEXTS, PRINCIPALS)
 def test_never_a_grant_of_another_tenant_and_always_what_was_vouched_for(
     lines: list[str], principal: Principal
@@ -202,10 +195,9 @@ def test_never_a_grant_of_another_tenant_and_always_what_was_vouched_for(
     assert all(grant.startswith(own) and "::" not in grant.removeprefix(own) for grant in held - {PUBLIC})
 
 
+@settings(deadline=None)
 @given(TEXTS, PRINCIPALS)
-def test_a_line_of_another_tenant_changes_nothing_for_a_principal(
-    lines: list[str], principal: Principal
-) -> None:
+def test_a_line_of_another_tenant_changes_nothing_for_a_principal(lines: list[str], principal: Principal) -> None:
     foreign = tuple(f" in {tenant}" for tenant in TENANTS if tenant != principal.tenant)
     without = Rules(["" if line.endswith(foreign) else line for line in lines])
     everything = Rules(lines)
@@ -213,6 +205,7 @@ def test_a_line_of_another_tenant_changes_nothing_for_a_principal(
     assert decide(everything, principal, "call", "tool:a") == decide(without, principal, "call", "tool:a")
 
 
+@settings(deadline=None)
 @given(TEXTS, PRINCIPALS, VERDICTS)
 def test_one_more_rule_moves_a_decision_towards_its_own_verdict_only(
     lines: list[str], principal: Principal, rule: str
@@ -224,6 +217,7 @@ def test_one_more_rule_moves_a_decision_towards_its_own_verdict_only(
         assert after.rule == f"rules:{len(lines) + 1}"
 
 
+@settings(deadline=None)
 @given(TEXTS, PRINCIPALS)
 def test_what_is_remembered_is_what_a_fresh_policy_says(lines: list[str], principal: Principal) -> None:
     policy = Rules("allow * * *")

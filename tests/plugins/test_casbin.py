@@ -86,9 +86,7 @@ class TestADatabase(PolicyContract):
 
 
 async def test_a_decision_names_the_line(policy_file: Path) -> None:
-    decision = await CasbinPolicy.from_files(policy_file).decide(
-        Principal("doc:menu.md"), "call", "tool:book_table"
-    )
+    decision = await CasbinPolicy.from_files(policy_file).decide(Principal("doc:menu.md"), "call", "tool:book_table")
     line = "p, doc:*, *, tool:book_table, call, ask"
     assert decision == Decision(Verdict.ASK, reason=line, rule=line)
 
@@ -192,15 +190,17 @@ def test_a_row_of_a_kind_that_the_model_does_not_define_is_refused_not_skipped(d
         ("g, user:*, role:guest, acme", "no wildcard"),
         ("g, user:bo, role:*, acme", "no wildcard"),
         ("g, user:bo, globex::role:staff, acme", "`::`"),
+        ("g, role:staff, role:guest, acme\ng, role:guest, role:staff, *", "do not hold each other"),
     ],
 )
 def test_a_bad_line_is_refused_with_file_and_line_and_what_was_expected(
     policy_file: Path, line: str, expected: str
 ) -> None:
     policy_file.write_text(f"# a comment\n\n{line}\n")
+    last = 3 + line.count("\n")
     with pytest.raises(BadPolicy) as caught:
         CasbinPolicy.from_files(policy_file)
-    assert f"{policy_file}, line 3" in str(caught.value)
+    assert f"{policy_file}, line {last}" in str(caught.value)
     assert expected in str(caught.value)
 
 
@@ -306,9 +306,7 @@ PRINCIPALS = st.builds(
     st.sampled_from(["", *TENANTS]),
     st.frozensets(st.sampled_from(["r0", "r1"]), max_size=2),
 )
-REQUESTS = st.tuples(
-    st.sampled_from(["call", "ask"]), st.sampled_from(["tool:a", "tool:ab", "tool:", "app:x"])
-)
+REQUESTS = st.tuples(st.sampled_from(["call", "ask"]), st.sampled_from(["tool:a", "tool:ab", "tool:", "app:x"]))
 
 
 @settings(max_examples=300, deadline=None)

@@ -112,9 +112,7 @@ class PolicyContract:
         grants = await policy.grants(GUEST)
         assert grants.isdisjoint({"acme::role:staff", "acme::role:manager", "acme::collection:kitchen"})
 
-    async def test_a_membership_said_by_the_policy_counts_like_one_that_was_vouched_for(
-        self, policy: Policy
-    ) -> None:
+    async def test_a_membership_said_by_the_policy_counts_like_one_that_was_vouched_for(self, policy: Policy) -> None:
         assert await policy.grants(MEMBER) >= {"acme::role:staff", "acme::collection:kitchen"}
         assert await policy.decide(MEMBER, "ask", "app:dinner")
 
@@ -125,25 +123,19 @@ class PolicyContract:
             assert not any("collection:wages" in grant for grant in await policy.grants(elsewhere))
         assert not await policy.decide(NAMESAKE, "ask", "app:dinner")
 
-    async def test_a_rule_of_every_tenant_gives_grants_of_the_principals_own_tenant(
-        self, policy: Policy
-    ) -> None:
+    async def test_a_rule_of_every_tenant_gives_grants_of_the_principals_own_tenant(self, policy: Policy) -> None:
         assert "globex::collection:kitchen" in await policy.grants(OUTSIDER)
         assert "collection:kitchen" in await policy.grants(TENANTLESS)
 
     @pytest.mark.parametrize("principal", EVERYBODY, ids=str)
-    async def test_nobody_ever_holds_a_grant_of_another_tenant(
-        self, policy: Policy, principal: Principal
-    ) -> None:
+    async def test_nobody_ever_holds_a_grant_of_another_tenant(self, policy: Policy, principal: Principal) -> None:
         own = f"{principal.tenant}::" if principal.tenant else ""
         for grant in await policy.grants(principal) - {PUBLIC}:
             assert grant.startswith(own)
             assert "::" not in grant.removeprefix(own)
 
     @pytest.mark.parametrize("principal", EVERYBODY, ids=str)
-    async def test_everybody_holds_what_they_were_vouched_for(
-        self, policy: Policy, principal: Principal
-    ) -> None:
+    async def test_everybody_holds_what_they_were_vouched_for(self, policy: Policy, principal: Principal) -> None:
         assert await policy.grants(principal) >= principal.vouched_grants
 
     async def test_the_version_stays_while_nothing_changes(self, policy: Policy) -> None:

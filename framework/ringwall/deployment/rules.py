@@ -96,21 +96,15 @@ class _Line:
 
     def __init__(self, number: int, text: str) -> None:
         self.number, self.text, self.keyword = number, text, text.split(maxsplit=1)[0]
-        shape, self.expected = _SHAPES.get(
-            self.keyword, (None, f"a line that begins with {', '.join(_SHAPES)}")
-        )
+        shape, self.expected = _SHAPES.get(self.keyword, (None, f"a line that begins with {', '.join(_SHAPES)}"))
         match = shape.fullmatch(text) if shape else None
         if not match:
             raise self.bad("cannot be read")
-        self.parts: dict[str, str] = {
-            name: part for name, part in match.groupdict().items() if part is not None
-        }
+        self.parts: dict[str, str] = {name: part for name, part in match.groupdict().items() if part is not None}
         self._check_words()
 
     def bad(self, what: str, *, expected: str = "") -> BadPolicy:
-        return BadPolicy(
-            f"rules, line {self.number}: `{self.text}` {what}", expected=expected or self.expected
-        )
+        return BadPolicy(f"rules, line {self.number}: `{self.text}` {what}", expected=expected or self.expected)
 
     def _check_words(self) -> None:
         for name, word in self.parts.items():

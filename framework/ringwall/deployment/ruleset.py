@@ -119,9 +119,7 @@ class RuleSet:
 
     def _find(self, action: str, resource: str) -> _About:
         about = _About(defaultdict(list), [])
-        wild = (
-            r for r in self._wild if matches(r.rule.action, action) and matches(r.rule.resource, resource)
-        )
+        wild = (r for r in self._wild if matches(r.rule.action, action) and matches(r.rule.resource, resource))
         for ranked in (*self._exact.get((action, resource), ()), *wild):
             subject = ranked.rule.subject
             (about.patterned if ANY in subject else about.named[subject]).append(ranked)
