@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -61,13 +61,14 @@ _LAST: Final = (
 )
 _PUT_RUNS: Final = (
     "INSERT INTO runs (number, run, owner, status, length, head) VALUES {rows} ON CONFLICT (number) "
-    "DO UPDATE SET status = excluded.status, length = excluded.length, head = excluded.head"
+    "DO UPDATE SET length = excluded.length, head = excluded.head"
 )
+_PUT_STATUSES: Final = _PUT_RUNS + ", status = excluded.status"  # apart, since a status is in an index
 _PUT_EVENTS: Final = "INSERT INTO events (run, seq, kind, at, label, body, previous, hash) VALUES {rows}"
 _LOCK_RUNS: Final = " ORDER BY number FOR UPDATE"
 _LOCK_STARTS: Final = "SELECT pg_advisory_xact_lock(1380535879)"
 
-_MOST_ROWS: Final = 32
+_SIZES: Final = (32, 16, 8, 4, 2, 1)
 
 T = TypeVar("T")
 
@@ -84,13 +85,16 @@ class Batch:
 
     runs: dict[str, tuple[int, RunRecord]]
     last: tuple[int, str]
-    changed: set[str] = field(default_factory=set)
+    longer: set[str] = field(default_factory=set)
+    other_status: set[str] = field(default_factory=set)
     events: list[tuple[int, Event]] = field(default_factory=list)
 
     def put(self, number: int, record: RunRecord, events: Iterable[Event]) -> Head:
         """Note the run's new record and its new events."""
+        known = self.runs.get(record.run)
+        same_status = known is not None and known[1].status is record.status
+        (self.longer if same_status else self.other_status).add(record.run)
         self.runs[record.run] = (number, record)
-        self.changed.add(record.run)
         self.events += [(number, event) for event in events]
         return Head(record.length, record.head)
 
@@ -159,12 +163,17 @@ class Writer:
     def __init__(self, database: Database, synchronous: Synchronous) -> None:
         self._database = database
         self._always_full = synchronous == "FULL"
-        self._placeholder = "?" if database.on_sqlite else "%s"
+        value, lock = ("?", "") if database.on_sqlite else ("%s", _LOCK_RUNS)
+        self._find = _statements(_FIND + lock, value)
+        self._put_runs = _statements(_PUT_RUNS, _row(value, RUNS))
+        self._put_statuses = _statements(_PUT_STATUSES, _row(value, RUNS))
+        self._put_events = _statements(_PUT_EVENTS, _row(value, EVENTS))
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._opening = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._connection: Any = None  # of the pool, with the driver's interface
+        self._connection: sa.PoolProxiedConnection | None = None
+        self._cursor: Any = None  # the driver's
         self._full = self._always_full
 
     async def write(self, work: Start | Append) -> Head:
@@ -221,14 +230,15 @@ class Writer:
         batch = self._load(cursor, jobs)
         outcomes = [_apply(job.work, batch) for job in jobs]
         self._store(cursor, batch)
-        self._connection.commit()
+        cursor.connection.commit()
         return outcomes
 
     def _begin(self, *, durable: bool) -> Any:
         if self._connection is None:
             self._connection = self._database.engine.raw_connection()
+            self._cursor = self._connection.cursor()
             self._full = self._always_full
-        cursor = self._connection.cursor()
+        cursor = self._cursor
         if self._database.on_sqlite:
             full = durable or self._always_full
             if full != self._full:
@@ -243,8 +253,7 @@ class Writer:
             cursor.execute(_LOCK_STARTS)
         batch = Batch({}, (0, GENESIS))
         for ids in _pieces(sorted({stored(job.work.run) for job in jobs})):
-            lock = "" if self._database.on_sqlite else _LOCK_RUNS
-            cursor.execute(_FIND.format(rows=", ".join([self._placeholder] * len(ids))) + lock, ids)
+            cursor.execute(self._find[len(ids)], ids)
             for number, run, owner, status, length, head in cursor.fetchall():
                 record = RunRecord(restored(run), restored(owner), RunStatus(status), length, head)
                 batch.runs[record.run] = (number, record)
@@ -258,20 +267,30 @@ class Writer:
         return batch
 
     def _store(self, cursor: Any, batch: Batch) -> None:
-        self._put(cursor, _PUT_RUNS, [_run_row(*batch.runs[run]) for run in batch.changed])
-        self._put(cursor, _PUT_EVENTS, [_event_row(number, event) for number, event in batch.events])
-
-    def _put(self, cursor: Any, statement: str, rows: Sequence[Row]) -> None:
-        for piece in _pieces(rows):
-            row = f"({', '.join([self._placeholder] * len(piece[0]))})"
-            values = [value for row_ in piece for value in row_]
-            cursor.execute(statement.format(rows=", ".join([row] * len(piece))), values)
+        longer = batch.longer - batch.other_status
+        _put(cursor, self._put_statuses, [_run_row(*batch.runs[run]) for run in batch.other_status])
+        _put(cursor, self._put_runs, [_run_row(*batch.runs[run]) for run in longer])
+        _put(cursor, self._put_events, [_event_row(number, event) for number, event in batch.events])
 
     def _disconnect(self) -> None:
         """Give up the connection, and with it what it had not committed."""
         if self._connection is not None:
             self._connection.invalidate()
             self._connection = None
+
+
+def _put(cursor: Any, statements: Mapping[int, str], rows: Sequence[Row]) -> None:
+    for piece in _pieces(rows):
+        cursor.execute(statements[len(piece)], [value for row in piece for value in row])
+
+
+def _statements(template: str, row: str) -> Mapping[int, str]:
+    """The statement for each number of rows that `_pieces` cuts."""
+    return {size: template.format(rows=", ".join([row] * size)) for size in _SIZES}
+
+
+def _row(value: str, table: sa.Table) -> str:
+    return f"({', '.join([value] * len(table.c))})"
 
 
 def _apply(work: Start | Append, batch: Batch) -> _Outcome:
@@ -282,12 +301,12 @@ def _apply(work: Start | Append, batch: Batch) -> _Outcome:
 
 
 def _pieces(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Split into pieces of 32, 16, ... 1, so that a handful of statements serves any number of rows."""
+    """Cut into pieces of 32, 16, ... 1, so that a handful of prepared statements serves any number."""
     at = 0
-    while at < len(rows):
-        size = min(_MOST_ROWS, 1 << (len(rows) - at).bit_length() - 1)
-        yield rows[at : at + size]
-        at += size
+    for size in _SIZES:
+        while len(rows) - at >= size:
+            yield rows[at : at + size]
+            at += size
 
 
 def _run_row(number: int, record: RunRecord) -> Row:
