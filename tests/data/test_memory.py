@@ -67,7 +67,10 @@ async def test_chunks_without_vectors_are_found_by_their_words() -> None:
 async def test_a_zero_vector_is_like_nothing() -> None:
     store = MemoryStore()
     await store.upsert([chunk("empty", "", vector=(0.0, 0.0)), chunk("a", "", vector=(1.0, 0.0))])
-    assert [(m.chunk.id, m.score) for m in await found(store, "wine", (1.0, 0.0))] == [("a", 1.0), ("empty", 0.0)]
+    assert [(m.chunk.id, m.score) for m in await found(store, "wine", (1.0, 0.0))] == [
+        ("a", 1.0),
+        ("empty", 0.0),
+    ]
 
 
 async def test_hidden_chunks_change_no_score_at_all() -> None:

@@ -17,6 +17,6 @@ class TestLangChainsTests(EmbeddingsIntegrationTests):
 
 
 class TestOurContract(EmbeddingsContract):
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def embeddings(self) -> Embeddings:
         return WordLlamaEmbeddings()

@@ -1,4 +1,4 @@
-"""What every document store and every embedder must pass. Subclass, give an empty one, run pytest.
+"""What every document store and every embedder must pass. Subclass, give a fixture, run pytest.
 
     class TestMyStore(DocumentStoreContract):
         @pytest.fixture
@@ -19,14 +19,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ringwall.data.base import Chunk, DocumentStore, Embeddings, Match, Query
+from ringwall.data.base import Chunk, DocumentStore, Embeddings, Match, Query, Scalar
 from ringwall.errors import InvalidInput
 from ringwall.principal import ACL, PUBLIC, Grants, Principal
 
 ANA = Principal.user("ana", "guest")
 BEN = Principal.user("ben", "staff")
 QUESTION = Query("which table is free", (1.0, 0.5, 0.25))
-"""Every generated chunk shares a word with it, and has a vector: whatever a store ranks by, each one matches."""
+"""Every generated chunk shares a word with it and has a vector: whatever a store ranks by, each one matches."""
 
 _PUBLIC = ACL.of(PUBLIC)
 _STAFF = ACL.of("role:staff")
@@ -138,17 +138,12 @@ def _plain(chunk: Chunk) -> Chunk:
 class DocumentStoreContract:
     """Access is part of the query, and every change is visible to the next search.
 
-    `scores_like_a_store_of_its_own`: whether hidden chunks have no influence on scores either. Set it to False
-    only for a store whose index is approximate; a hidden chunk takes no reader's place in any store.
+    The fixture `store` gives an empty one. `scores_like_a_store_of_its_own`: hidden chunks have no influence on
+    scores either; set it to False only for an approximate index.
     """
 
     pytestmark = pytest.mark.asyncio
     scores_like_a_store_of_its_own = True
-
-    @pytest.fixture
-    def store(self) -> DocumentStore:
-        """Override with an empty store."""
-        raise NotImplementedError("override the fixture `store` with an empty store")
 
     @_examples
     @given(history=_histories, readable=_readables, k=st.integers(1, 30))
@@ -178,7 +173,7 @@ class DocumentStoreContract:
             assert [m.score for m in beside_hidden] == pytest.approx([m.score for m in alone], abs=1e-6)
 
     async def test_a_reader_is_not_starved_by_better_matches_that_are_hidden(self, store: DocumentStore) -> None:
-        await store.upsert([chunk(f"hidden {n}", _STAFF, "which table is free") for n in range(300)])
+        await store.upsert([chunk(f"hidden {n}", _STAFF, "which table is free") for n in range(1000)])
         await store.upsert([chunk(f"open {n}", _PUBLIC, "some table") for n in range(5)])
         matches = await store.search(QUESTION, ANA.vouched_grants, 5)
         assert _ids(matches) == {f"open {n}" for n in range(5)}
@@ -202,7 +197,7 @@ class DocumentStoreContract:
             assert _ids(await store.search(QUESTION, ben.vouched_grants, 5)) == found
 
     async def test_a_chunk_comes_back_as_it_was_stored(self, store: DocumentStore) -> None:
-        metadata = {"title": "Menu", "page": 3, "price": 9.5, "open": True}
+        metadata: dict[str, Scalar] = {"title": "Menu", "page": 3, "price": 9.5, "open": True}
         stored = replace(chunk("menu#0", _ANA, "table\n\n 'é' 😀", "menu"), start=7, end=19, metadata=metadata)
         await store.upsert([stored])
         (match,) = await store.search(QUESTION, ANA.vouched_grants, 1)
@@ -289,12 +284,7 @@ class DocumentStoreContract:
 
 
 class EmbeddingsContract:
-    """Vectors of one size, finite whatever the text."""
-
-    @pytest.fixture
-    def embeddings(self) -> Embeddings:
-        """Override with the embedder."""
-        raise NotImplementedError("override the fixture `embeddings`")
+    """Vectors of one size, finite whatever the text. The fixture `embeddings` gives the embedder."""
 
     @pytest.mark.parametrize("text", ["", " ", "\n\n", "a table", "日本語 😀", "\x00", "\ud800", "word " * 50_000])
     def test_every_text_has_a_finite_vector_of_one_size(self, embeddings: Embeddings, text: str) -> None:

@@ -11,9 +11,7 @@ DENSE_WEIGHT: Final = 0.3
 """What meaning counts beside words, which count 1: for a small static embedder; a strong one earns 0.5."""
 
 
-def fuse(
-    lexical: Mapping[T, float], dense: Mapping[T, float], *, dense_weight: float = DENSE_WEIGHT
-) -> dict[T, float]:
+def fuse(lexical: Mapping[T, float], dense: Mapping[T, float], *, dense_weight: float = DENSE_WEIGHT) -> dict[T, float]:
     """Add both scores, each stretched to 0..1 over all that was found; one that is missing counts as 0.
 
     Where one side found nothing the other's scores are returned as they are.

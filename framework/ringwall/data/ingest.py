@@ -149,9 +149,7 @@ def read_folder(folder: str | Path) -> Iterator[Document | Refused]:
     root = Path(folder).resolve()
     if not root.is_dir():
         raise InvalidInput(f"no folder {str(folder)!r}", expected="a folder of .txt and .md files")
-    for path in sorted(
-        path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES and not path.is_dir()
-    ):
+    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES and not path.is_dir()):
         name = path.relative_to(root).as_posix()
         try:
             yield Document(id=name, page_content=_text(path, root), metadata={"source": name})
@@ -193,9 +191,7 @@ def _name(document: Document | tuple[str, str] | Refused) -> str:
     return str(document.id or document.metadata.get("source", ""))
 
 
-def _admit(
-    document: Document | tuple[str, str] | Refused, name: str, readers: Readers, tenant: str
-) -> _Admitted:
+def _admit(document: Document | tuple[str, str] | Refused, name: str, readers: Readers, tenant: str) -> _Admitted:
     """Return the document as it is to be stored; raise `InvalidInput` if it must not be."""
     if isinstance(document, Refused):
         raise document.error
@@ -205,9 +201,7 @@ def _admit(
         document = LangChainDocument(id=name, page_content=document[1])
     _check_text(name, document.page_content)
     if not name or (tenant and TENANT_MARK in name):
-        raise InvalidInput(
-            f"the document id {name!r}", expected=f"an id, without {TENANT_MARK!r} in a tenant's"
-        )
+        raise InvalidInput(f"the document id {name!r}", expected=f"an id, without {TENANT_MARK!r} in a tenant's")
     acl = _readers(document, name, readers)
     metadata = {key: value for key, value in document.metadata.items() if isinstance(value, Scalar)}
     return _Admitted(scoped(name, tenant), document.page_content, _within(acl, name, tenant), metadata)

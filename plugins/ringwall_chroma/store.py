@@ -1,0 +1,359 @@
+"""The store: two collections, one of chunks and one of the ACLs they carry."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Final, TypeVar, cast
+
+import chromadb
+import numpy as np
+import numpy.typing as npt
+from chromadb.api import ClientAPI
+from chromadb.api.client import Client
+from chromadb.config import Settings
+from chromadb.errors import ChromaError
+
+from ringwall.data.base import Chunk, DocumentStore, Match, Query, Vector
+from ringwall.data.vectors import check_vector, check_vectors
+from ringwall.errors import InvalidInput, StoreError
+from ringwall.principal import ACL, Grants
+from ringwall.schema import canonical, digest
+
+T = TypeVar("T")
+FloatArray = npt.NDArray[np.floating[Any]]
+
+_LOCK_FILE: Final = "ringwall.lock"
+_MOST_IN_A_CLAUSE: Final = 30_000
+"""Chroma refuses `$in` with more than 32,750 values."""
+
+_COLUMNS: Final = ("ids", "documents", "metadatas", "distances", "embeddings")
+
+
+class ChromaStore(DocumentStore):
+    """Keeps chunks in the folder `path`, or in memory without one; finds them by their vectors (cosine).
+
+    Every chunk needs a vector, and so does every query. A search is approximate in what it finds first,
+    never in what may be found. Work runs in threads, off the event loop.
+
+    Raises `StoreError` if the folder cannot be opened, or another store has it open: two writers would silently
+    lose vectors.
+    """
+
+    def __init__(self, path: str | Path | None = None, *, collection: str = "ringwall") -> None:
+        self._writing = threading.Lock()
+        self._folder_lock = None if path is None else _locked(Path(path))
+        # Chroma shares one memory among all clients of a process: in memory the name must be our own.
+        self._name = collection if path is not None else f"{collection}-{uuid.uuid4().hex}"
+        self._in_memory = path is None
+        with contextlib.ExitStack() as undo, _chroma_errors("open the database"):
+            if self._folder_lock is not None:
+                undo.callback(self._folder_lock.close)
+            settings = Settings(anonymized_telemetry=False)
+            self._client = cast(Client, _client(path, settings))
+            self._closed = False
+            undo.callback(self._client.close)
+            self._chunks = self._collection(self._name)
+            self._classes = _AclClasses(self._collection(f"{self._name}-readers"))
+            self._batch = self._client.get_max_batch_size()
+            self._dimension = self._stored_dimension()
+            undo.pop_all()
+
+    async def upsert(self, chunks: Sequence[Chunk]) -> None:
+        """As in `DocumentStore`; the last of several chunks with one id counts.
+
+        Raises `InvalidInput`, and stores nothing, for a vector that is missing, not finite or of another
+        dimension, an empty id, or text that UTF-8 cannot hold.
+        """
+        await self._run("store chunks", lambda: self._upsert(list({c.id: c for c in chunks}.values())))
+
+    async def search(self, query: Query, readable: Grants, k: int) -> list[Match]:
+        """As in `DocumentStore`. Raises `InvalidInput` for a vector missing or of another dimension."""
+        return await self._run("search", lambda: self._search(query, readable, k))
+
+    async def delete(self, documents: Sequence[str]) -> None:
+        await self._run("delete documents", lambda: self._delete(documents))
+
+    async def set_readers(self, documents: Sequence[str], readers: ACL) -> None:
+        """As in `DocumentStore`. Raises `InvalidInput` for a grant that UTF-8 cannot hold."""
+        await self._run("change readers", lambda: self._set_readers(documents, readers))
+
+    async def close(self) -> None:
+        """Close the database and let other processes have the folder."""
+        await asyncio.to_thread(self._close)
+
+    async def _run(self, what: str, work: Callable[[], T]) -> T:
+        def guarded() -> T:
+            if self._closed:
+                raise StoreError(f"Chroma could not {what}: the store is closed")
+            with _chroma_errors(what):
+                return work()
+
+        return await asyncio.to_thread(guarded)
+
+    def _upsert(self, chunks: Sequence[Chunk]) -> None:
+        for chunk in chunks:
+            _check(chunk)
+        with self._writing:
+            dimension = check_vectors(chunks, self._dimension)
+            classes = self._classes.of(chunk.readers for chunk in chunks)
+            for batch in _batches(chunks, self._batch):
+                self._chunks.upsert(
+                    ids=[chunk.id for chunk in batch],
+                    embeddings=np.array([chunk.vector for chunk in batch], dtype=np.float32),
+                    documents=[chunk.text for chunk in batch],
+                    metadatas=[_row(chunk, classes[chunk.readers]) for chunk in batch],
+                )
+            self._dimension = dimension
+
+    def _search(self, query: Query, readable: Grants, k: int) -> list[Match]:
+        permitted = self._classes.readable(readable)
+        if not permitted or k < 1:
+            return []
+        if query.vector is None:
+            raise InvalidInput(
+                "a query without a vector", hint="give the retriever the embeddings the store was filled with"
+            )
+        check_vector(query.vector, self._dimension, of="the query")
+        found = sorted(self._found(query.vector, permitted, k), key=lambda row: (row.distance, row.id))
+        return [row.match(permitted[row.acl]) for row in found[:k]]
+
+    def _found(self, vector: Vector, permitted: dict[str, ACL], k: int) -> list[_Row]:
+        """The nearest `k` of each clause that the permitted classes need: among them the nearest `k` of all."""
+        if len(permitted) == len(self._classes):
+            # All that is known may be read, and without a clause Chroma is many times faster. Should a row of
+            # an unknown class turn up, the answer is thrown away and the clause does its work.
+            rows = self._nearest(vector, k, None)
+            if all(row.acl in permitted for row in rows):
+                return rows
+        return [
+            row
+            for classes in _batches(list(permitted), _MOST_IN_A_CLAUSE)
+            for row in self._nearest(vector, k, _among("acl", classes))
+        ]
+
+    def _nearest(self, vector: Vector, k: int, where: chromadb.Where | None) -> list[_Row]:
+        """The nearest `k`: Chroma's, or counted out where its index does not reach as many as there are.
+
+        That happens among many equal vectors, whose links lead nowhere else.
+        """
+        rows = self._query(vector, k, where)
+        if len(rows) < k and len(self._chunks.get(where=where, include=[], limit=len(rows) + 1)["ids"]) > len(rows):
+            return self._all(vector, where)
+        return rows
+
+    def _query(self, vector: Vector, k: int, where: chromadb.Where | None) -> list[_Row]:
+        found: Mapping[str, Any] = self._chunks.query(
+            query_embeddings=np.array([vector], dtype=np.float32),
+            n_results=k,
+            where=where,
+            include=["documents", "metadatas", "distances", "embeddings"],
+        )
+        return _rows({name: found[name][0] for name in _COLUMNS})
+
+    def _all(self, vector: Vector, where: chromadb.Where | None) -> list[_Row]:
+        found = self._chunks.get(where=where, include=["documents", "metadatas", "embeddings"])
+        return _rows({**found, "distances": _distances(np.asarray(found["embeddings"]), np.asarray(vector))})
+
+    def _delete(self, documents: Sequence[str]) -> None:
+        with self._writing:
+            for batch in _batches(_storable(documents), _MOST_IN_A_CLAUSE):
+                self._chunks.delete(where=_among("document", batch))
+
+    def _set_readers(self, documents: Sequence[str], readers: ACL) -> None:
+        with self._writing:
+            acl = self._classes.of([readers])[readers]
+            for names in _batches(_storable(documents), _MOST_IN_A_CLAUSE):
+                ids = self._chunks.get(where=_among("document", names), include=[])["ids"]
+                for batch in _batches(ids, self._batch):
+                    self._chunks.update(ids=batch, metadatas=[{"acl": acl}] * len(batch))
+
+    def _close(self) -> None:
+        with self._writing, _chroma_errors("close the database"):
+            if self._closed:
+                return
+            self._closed = True
+            if self._in_memory:
+                self._client.delete_collection(self._name)
+                self._client.delete_collection(f"{self._name}-readers")
+            self._client.close()
+            if self._folder_lock is not None:
+                self._folder_lock.close()
+
+    def _collection(self, name: str) -> chromadb.Collection:
+        # No embedding function: Chroma's own would download a model.
+        return self._client.get_or_create_collection(
+            name, embedding_function=None, configuration={"hnsw": {"space": "cosine"}}
+        )
+
+    def _stored_dimension(self) -> int | None:
+        vectors = self._chunks.get(limit=1, include=["embeddings"])["embeddings"]
+        return len(vectors[0]) if vectors is not None and len(vectors) else None
+
+
+class _AclClasses:
+    """The ACLs in use. A chunk's row names its ACL by class, one scalar, so that a query can say `$in`.
+
+    A class is the digest of its grants, so it always means the same readers, in whatever order things are
+    written and whenever the process dies. A class is stored before the first row that names it.
+    """
+
+    def __init__(self, collection: chromadb.Collection) -> None:
+        self._collection = collection
+        self._acls: dict[str, ACL] = {}
+        self._opened_by: dict[str, list[str]] = {}
+        for text in collection.get(include=["documents"])["documents"] or ():
+            self._know(ACL(json.loads(text)))
+
+    def __len__(self) -> int:
+        return len(self._acls)
+
+    def of(self, acls: Iterable[ACL]) -> dict[ACL, str]:
+        """The class of each ACL; new ones are stored first."""
+        classes = {acl: _class(acl) for acl in acls}
+        new = {name: acl for acl, name in classes.items() if name not in self._acls}
+        for batch in _batches(list(new), 1000):
+            texts = [canonical(sorted(new[name])) for name in batch]
+            self._collection.upsert(ids=batch, documents=texts, embeddings=np.zeros((len(batch), 1), np.float32))
+        for acl in new.values():
+            self._know(acl)
+        return classes
+
+    def readable(self, grants: Grants) -> dict[str, ACL]:
+        """The classes that somebody who holds `grants` may read."""
+        return {name: self._acls[name] for grant in grants for name in self._opened_by.get(grant, ())}
+
+    def _know(self, acl: ACL) -> None:
+        name = _class(acl)
+        self._acls[name] = acl
+        for grant in acl:
+            # A list may grow while a search in another thread walks through it; a set may not.
+            self._opened_by.setdefault(grant, []).append(name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One result as Chroma returns it."""
+
+    id: str
+    text: str
+    metadata: Mapping[str, Any] | None
+    distance: float
+    vector: Sequence[float]
+
+    @property
+    def acl(self) -> str:
+        """The class of its readers; nobody's for a row that something else put there."""
+        return str((self.metadata or {}).get("acl", ""))
+
+    def match(self, readers: ACL) -> Match:
+        kept = self.metadata or {}
+        chunk = Chunk(
+            self.id,
+            kept["document"],
+            self.text,
+            readers,
+            start=kept["start"],
+            end=kept["end"],
+            vector=tuple(map(float, self.vector)),
+            metadata=json.loads(kept["metadata"]),
+        )
+        return Match(chunk, 1.0 - self.distance)
+
+
+def _among(key: str, values: Iterable[str]) -> chromadb.Where:
+    return cast(chromadb.Where, {key: {"$in": list(values)}})
+
+
+def _rows(found: Mapping[str, Any]) -> list[_Row]:
+    return [_Row(*row) for row in zip(*(found[name] for name in _COLUMNS), strict=True)]
+
+
+def _distances(vectors: FloatArray, vector: FloatArray) -> list[float]:
+    """Cosine distances as Chroma gives them: 1 from a vector of zeros."""
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector)
+    distances: list[float] = (1.0 - vectors @ vector / np.where(lengths > 0, lengths, 1.0)).tolist()
+    return distances
+
+
+def _client(path: str | Path | None, settings: Settings) -> ClientAPI:
+    return chromadb.EphemeralClient(settings) if path is None else chromadb.PersistentClient(path, settings)
+
+
+def _row(chunk: Chunk, acl: str) -> dict[str, str | int]:
+    # Always the same keys: Chroma's upsert merges metadata, so the caller's keys would never go away.
+    return {
+        "acl": acl,
+        "document": chunk.document,
+        "start": chunk.start,
+        "end": chunk.end,
+        "metadata": json.dumps(dict(chunk.metadata)),
+    }
+
+
+def _class(acl: ACL) -> str:
+    return digest(canonical(sorted(acl)))[:32]
+
+
+def _check(chunk: Chunk) -> None:
+    if chunk.vector is None:
+        raise InvalidInput(
+            f"chunk {chunk.id!r} has no vector",
+            hint="give the ingestor embeddings: this store finds by vector",
+        )
+    if not chunk.id or not _is_storable(chunk.id, chunk.document, chunk.text, *chunk.readers):
+        raise InvalidInput(f"chunk {chunk.id!r}", expected="an id that is not empty, and text that UTF-8 can hold")
+
+
+def _is_storable(*texts: str) -> bool:
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _storable(documents: Iterable[str]) -> list[str]:
+    """The ids among these that can be in the store at all; unknown ones are fine, so the rest is left out."""
+    return [document for document in set(documents) if _is_storable(document)]
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def _locked(folder: Path) -> IO[bytes]:
+    """Take the folder for this process; the system lets go of it when the process ends, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / _LOCK_FILE).open("ab")
+    except OSError as error:
+        raise StoreError(f"the folder {str(folder)!r} cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise StoreError(
+            f"the folder {str(folder)!r} is in use by another store",
+            hint="close that one first: two writers would lose vectors",
+        ) from error
+    return file
+
+
+@contextlib.contextmanager
+def _chroma_errors(what: str) -> Iterator[None]:
+    """Let Chroma's errors out as `StoreError`."""
+    try:
+        yield
+    except (ChromaError, ValueError, OSError) as error:
+        raise StoreError(f"Chroma could not {what}: {error}") from error
