@@ -26,9 +26,7 @@ async def sleeping_model(messages: list[floor.Message]) -> floor.Message:
 
 async def sleeping_rag() -> str:
     """The RAG run with the sleeping model."""
-    return (await sleeping_model([{"role": "user", "content": scene.rag_prompt(list(scene.DOCUMENTS))}]))[
-        "content"
-    ]
+    return (await sleeping_model([{"role": "user", "content": scene.rag_prompt(list(scene.DOCUMENTS))}]))["content"]
 
 
 async def sleeping_agent() -> str:

@@ -133,17 +133,13 @@ def ratios(everyone: dict[str, Measured]) -> dict[str, dict[str, dict[str, float
     if ours is None or ours.error:
         return {}
     others = {name: theirs for name, theirs in everyone.items() if name != RINGWALL and not theirs.error}
-    return {
-        name: {**_run_ratios(ours, theirs), **_burst_ratios(ours, theirs)} for name, theirs in others.items()
-    }
+    return {name: {**_run_ratios(ours, theirs), **_burst_ratios(ours, theirs)} for name, theirs in others.items()}
 
 
 def _run_ratios(ours: Measured, theirs: Measured) -> dict[str, dict[str, float]]:
     """Hold each of a peer's runs against ours; it may know several ways to do what we do in one."""
     counterparts = {run: run.removesuffix("_before_next_step") for run in theirs.samples}
-    return {
-        run: _run_ratio(ours, own, theirs, run) for run, own in counterparts.items() if own in ours.samples
-    }
+    return {run: _run_ratio(ours, own, theirs, run) for run, own in counterparts.items() if own in ours.samples}
 
 
 def _burst_ratios(ours: Measured, theirs: Measured) -> dict[str, dict[str, float]]:
@@ -188,9 +184,7 @@ def _durable_target(synchronous: str, ours: Measured, theirs: Measured) -> Targe
     own, bars = ours.best_us(run), [theirs.best_us(name) for name in theirs.samples if name.startswith(run)]
     cheapest = min((bar for bar in bars if bar), default=None)
     ratio = round(own / cheapest, 4) if own and cheapest else None
-    return Target(
-        f"durable agent turn, synchronous={synchronous}, over LangGraph's", ratio, MAX_DURABLE_RATIO
-    )
+    return Target(f"durable agent turn, synchronous={synchronous}, over LangGraph's", ratio, MAX_DURABLE_RATIO)
 
 
 def verdict(everyone: dict[str, Measured], held: list[Target]) -> Verdict:

@@ -25,12 +25,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
 import environments
 import roster
 from environments import InstallError
 from figures import Measured, line, summary
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from roster import Process, SubjectError
 
 
@@ -76,16 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> Plan:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description="Measure the overhead of governed runs beside other frameworks."
-    )
+    parser = argparse.ArgumentParser(description="Measure the overhead of governed runs beside other frameworks.")
     parser.add_argument("--quick", action="store_true", help="two short rounds: a look, not a measurement")
     parser.add_argument("--rounds", type=int, help="how often everyone takes a turn (default: 6, quick: 2)")
     whom = parser.add_mutually_exclusive_group()
     whom.add_argument("--peers", type=_peers, default=roster.PEERS, help=f"some of {','.join(roster.PEERS)}")
-    whom.add_argument(
-        "--no-peers", dest="peers", action="store_const", const=(), help="Ringwall and bare Python only"
-    )
+    whom.add_argument("--no-peers", dest="peers", action="store_const", const=(), help="Ringwall and bare Python only")
     given = parser.parse_args(arguments)
     return Plan(given.peers, given.rounds or (2 if given.quick else 6), 0.2 if given.quick else 1.0)
 
@@ -94,9 +91,7 @@ def _peers(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     for name in names:
         if name not in roster.PEERS:
-            raise argparse.ArgumentTypeError(
-                f"no peer is called {name!r}; there are {', '.join(roster.PEERS)}"
-            )
+            raise argparse.ArgumentTypeError(f"no peer is called {name!r}; there are {', '.join(roster.PEERS)}")
     return names
 
 

@@ -6,9 +6,7 @@ import json
 from typing import Final
 
 QUESTION: Final = "What does the fox do?"
-DOCUMENTS: Final = tuple(
-    f"Document {n}: the quick brown fox jumps over lazy dog number {n}." for n in range(4)
-)
+DOCUMENTS: Final = tuple(f"Document {n}: the quick brown fox jumps over lazy dog number {n}." for n in range(4))
 ANSWER: Final = "The fox jumps over the lazy dog."
 
 TOOL_NAME: Final = "weather"

@@ -22,9 +22,7 @@ import floor
 from harness import OpenRun, Run, burst, check, count_calls, sample
 
 
-def serve(
-    *, runs: Mapping[str, OpenRun], bursts: Mapping[str, OpenRun], packages: Sequence[str] = ()
-) -> None:
+def serve(*, runs: Mapping[str, OpenRun], bursts: Mapping[str, OpenRun], packages: Sequence[str] = ()) -> None:
     """Say hello with versions and the names of runs and bursts; then measure until the input ends."""
     replies = _claim_stdout()
     hello = {

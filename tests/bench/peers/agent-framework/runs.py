@@ -6,7 +6,6 @@ import asyncio
 import logging
 from typing import Any
 
-import scene
 from agent_framework import (
     Agent,
     BaseChatClient,
@@ -17,6 +16,8 @@ from agent_framework import (
     Message,
     tool,
 )
+
+import scene
 from harness import Run, ready
 from subject import serve
 
@@ -39,9 +40,7 @@ class NullClient(FunctionInvocationLayer, ChatMiddlewareLayer, _NullClient):
 
 
 def proposal() -> Content:
-    return Content.from_function_call(
-        call_id=scene.CALL_ID, name=scene.TOOL_NAME, arguments=scene.TOOL_ARGUMENTS_JSON
-    )
+    return Content.from_function_call(call_id=scene.CALL_ID, name=scene.TOOL_NAME, arguments=scene.TOOL_ARGUMENTS_JSON)
 
 
 @tool(name=scene.TOOL_NAME, description=scene.TOOL_DESCRIPTION, approval_mode="never_require")

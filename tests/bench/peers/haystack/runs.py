@@ -9,13 +9,14 @@ from typing import Any
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 
-import scene
-from harness import Run, ready
 from haystack import Document, Pipeline, component
 from haystack.components.agents import Agent
 from haystack.components.builders import ChatPromptBuilder
 from haystack.dataclasses import ChatMessage, ToolCall
 from haystack.tools import create_tool_from_function
+
+import scene
+from harness import Run, ready
 from subject import serve
 
 TEMPLATE = """Answer from context:
@@ -52,9 +53,7 @@ class NullModel:
         return {"replies": [reply(messages, tools)]}
 
     @component.output_types(replies=list[ChatMessage])
-    async def run_async(
-        self, messages: list[ChatMessage], tools: list | None = None
-    ) -> dict[str, list[ChatMessage]]:
+    async def run_async(self, messages: list[ChatMessage], tools: list | None = None) -> dict[str, list[ChatMessage]]:
         await asyncio.sleep(self.sleep)
         return {"replies": [reply(messages, tools)]}
 
@@ -70,9 +69,7 @@ def pipeline(*, sleep: float) -> Pipeline:
     built = Pipeline()
     built.add_component("retriever", NullRetriever())
     template = [ChatMessage.from_user(TEMPLATE)]
-    built.add_component(
-        "prompt", ChatPromptBuilder(template=template, required_variables=["documents", "question"])
-    )
+    built.add_component("prompt", ChatPromptBuilder(template=template, required_variables=["documents", "question"]))
     built.add_component("model", NullModel(sleep))
     built.connect("retriever.documents", "prompt.documents")
     built.connect("prompt.prompt", "model.messages")

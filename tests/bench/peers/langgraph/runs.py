@@ -20,8 +20,6 @@ from typing import Any
 
 os.environ["LANGSMITH_TRACING"] = "false"
 
-import scene
-from harness import OpenRun, Run, ready
 from langchain.agents import create_agent
 from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel
@@ -33,11 +31,12 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnablePassthrough
 from langchain_core.tools import StructuredTool
 from langgraph.checkpoint.sqlite import SqliteSaver
+
+import scene
+from harness import OpenRun, Run, ready
 from subject import serve
 
-PROMPT = ChatPromptTemplate.from_messages(
-    [("user", "Answer from context:\n{context}\n\nQuestion: {question}")]
-)
+PROMPT = ChatPromptTemplate.from_messages([("user", "Answer from context:\n{context}\n\nQuestion: {question}")])
 
 
 class NullRetriever(BaseRetriever):
@@ -64,14 +63,10 @@ class NullModel(BaseChatModel):
     def bind_tools(self, tools: Any, **kwargs: Any) -> Runnable:
         return self.bind(tools=[{"name": tool.name} for tool in tools])
 
-    def _generate(
-        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
-    ):
+    def _generate(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any):
         return result(reply(messages, kwargs.get("tools")))
 
-    async def _agenerate(
-        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
-    ):
+    async def _agenerate(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any):
         await asyncio.sleep(self.sleep)
         return result(reply(messages, kwargs.get("tools")))
 

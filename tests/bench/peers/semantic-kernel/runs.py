@@ -7,8 +7,6 @@ import logging
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import scene
-from harness import Run, ready
 from semantic_kernel import Kernel
 from semantic_kernel.agents import ChatCompletionAgent
 from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
@@ -16,6 +14,9 @@ from semantic_kernel.connectors.ai.function_choice_behavior import FunctionChoic
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.contents import ChatHistory, ChatMessageContent, FunctionCallContent
 from semantic_kernel.functions import KernelArguments, KernelFunctionFromPrompt, kernel_function
+
+import scene
+from harness import Run, ready
 from subject import serve
 
 TEMPLATE = "Answer from context:\n{{$context}}\n\nQuestion: {{$question}}"
