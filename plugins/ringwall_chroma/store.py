@@ -124,7 +124,8 @@ class ChromaStore(DocumentStore):
             )
         check_vector(query.vector, self._dimension, of="the query")
         found = sorted(self._found(query.vector, permitted, k), key=lambda row: (row.distance, row.id))
-        return [row.match(permitted[row.acl]) for row in found[:k]]
+        # A row whose readers were changed while Chroma was searching comes with its new class: leave it out.
+        return [row.match(permitted[row.acl]) for row in found[:k] if row.acl in permitted]
 
     def _found(self, vector: Vector, permitted: dict[str, ACL], k: int) -> list[_Row]:
         """The nearest `k` of each clause that the permitted classes need: among them the nearest `k` of all."""
@@ -169,6 +170,8 @@ class ChromaStore(DocumentStore):
                 self._chunks.delete(where=_among("document", batch))
 
     def _set_readers(self, documents: Sequence[str], readers: ACL) -> None:
+        if not _is_storable(*readers):
+            raise InvalidInput(f"the readers {readers!r}", expected="grants that UTF-8 can hold")
         with self._writing:
             acl = self._classes.of([readers])[readers]
             for names in _batches(_storable(documents), _MOST_IN_A_CLAUSE):

@@ -58,11 +58,13 @@ async def test_two_stores_in_memory_know_nothing_of_each_other() -> None:
     await one.close()
 
 
-async def test_a_chunk_or_a_query_without_a_vector_is_refused() -> None:
+async def test_what_chroma_cannot_keep_or_look_for_is_refused() -> None:
     store = ChromaStore()
     with pytest.raises(InvalidInput, match="no vector"):
         await store.upsert([chunk("a", OPEN), Chunk("b", "b", "text", OPEN)])
     await store.upsert([chunk("a", OPEN)])
+    with pytest.raises(InvalidInput, match="UTF-8"):
+        await store.set_readers(["a"], ACL.of("role:\ud800"))
     with pytest.raises(InvalidInput, match="without a vector"):
         await store.search(Query("table"), ANA, 5)
     await store.close()
