@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
@@ -111,8 +112,9 @@ class SqlJournal(Journal):
             connection = connection.execution_options(yield_per=_ROWS_AT_A_TIME)
             records = connection.execute(sa.select(RUNS.c.number, *_RECORD).order_by(RUNS.c.number))
             events = connection.execute(sa.select(EVENTS).order_by(EVENTS.c.run, EVENTS.c.seq))
-            for record, rows in _side_by_side(records, events):
-                check.run(record, (_event(record.run, row) for row in rows))
+            with closing(records), closing(events):  # also when the check stops in the middle
+                for record, rows in _side_by_side(records, events):
+                    check.run(record, (_event(record.run, row) for row in rows))
         return check.finish()
 
 
