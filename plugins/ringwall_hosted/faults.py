@@ -115,7 +115,7 @@ def _error_in(body: str) -> Mapping[str, object]:
 _WINDOW: Final = re.compile(r"maximum context length is (\d{1,12})|tokens > (\d{1,12}) maximum")
 _PROMPT: Final = re.compile(
     r"\((\d{1,12}) in the (?:messages|prompt)|has (?:at least )?(\d{1,12}) input tokens"
-    r"|resulted in (\d{1,12}) tokens|too long: (\d{1,12}) tokens|requested (\d{1,12}) tokens"
+    r"|resulted in (\d{1,12}) tokens|too long: (\d{1,12}) tokens"
 )
 
 

@@ -267,7 +267,7 @@ class HostedModel(ModelProvider):
             response = await client.send(request, stream=True, follow_redirects=False)
         try:
             if response.status_code != 200:
-                body = await self._error_body(response)
+                body = call.secret.removed_from(await self._error_body(response))
                 raise self._refusal(call, response.status_code, response.headers, body)
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
                 raise self._bad("what came is no stream of events")
