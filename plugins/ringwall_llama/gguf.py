@@ -1,0 +1,180 @@
+"""A look at a GGUF file before llama.cpp sees it: on some broken files ggml ends the whole process.
+
+The format: magic, version, counts, metadata, one record for each tensor, then the tensors' data.
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from math import prod
+from pathlib import Path
+from typing import Final, NoReturn
+
+from ringwall.errors import BadModelFile
+
+_MAGIC: Final = b"GGUF"
+_VERSIONS: Final = (2, 3)
+_MAX_COUNT: Final = 1_000_000
+"""More tensors, keys or array elements than any model has: a broken count must not keep us busy."""
+
+# Metadata types: their number, and their struct format or size.
+_FIXED: Final = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_STRING: Final = 8
+_ARRAY: Final = 9
+
+_TYPES: Final = {
+    (1, 4): (0,),
+    (1, 2): (1, 30),  # f32, f16, bf16
+    (32, 18): (2, 20),
+    (32, 20): (3,),
+    (32, 22): (6,),
+    (32, 24): (7,),
+    (32, 34): (8,),  # q4 to q8
+    (256, 84): (10,),
+    (256, 110): (11, 21),
+    (256, 144): (12,),
+    (256, 176): (13,),
+    (256, 210): (14,),
+    (256, 66): (16, 35),
+    (256, 74): (17,),
+    (256, 98): (18,),
+    (256, 50): (19,),
+    (256, 82): (22,),
+    (256, 136): (23,),
+    (256, 56): (29,),
+    (256, 54): (34,),
+    (32, 17): (39,),
+    (64, 36): (40,),
+    (128, 18): (41,),
+    (64, 18): (42,),  # fp4, and one or two bits
+}
+"""The tensor types that weights may have, by the elements in a block and the bytes it takes."""
+
+_BLOCKS: Final = {kind: block for block, kinds in _TYPES.items() for kind in kinds}
+
+
+def check_gguf(path: Path) -> None:
+    """Check that the file is a GGUF, whole, and of tensor types that can be computed with.
+
+    Reads the header only, not the weights. Raises `BadModelFile`.
+    """
+    if not path.is_file():
+        raise BadModelFile(f"no model file at {path}", expected="a GGUF file", hint="check the path")
+    size = path.stat().st_size
+    if size < 24:
+        raise BadModelFile(f"{path} is {size} bytes long", expected="a GGUF file", hint="copy it again")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        _Header(path, data).check()
+
+
+class _Header:
+    """A cursor over the header."""
+
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self._path, self._data, self._at = path, data, 0
+
+    def check(self) -> None:
+        if self._take(4) != _MAGIC:
+            self._fail("does not begin with `GGUF`")
+        if (version := self._number("<I")) not in _VERSIONS:
+            self._fail(f"has GGUF version {version}")
+        tensors, keys = self._count("tensors"), self._count("keys")
+        alignment = self._metadata(keys)
+        extents = [self._tensor() for _ in range(tensors)]
+        self._check_extents(extents, alignment)
+
+    def _metadata(self, keys: int) -> int:
+        """Walk the metadata; return the alignment of the tensors in bytes."""
+        alignment = 32
+        for _ in range(keys):
+            key = self._string()
+            kind = self._number("<I")
+            if key == b"general.alignment" and kind == 4:
+                alignment = self._number("<I")
+            elif key == b"tokenizer.ggml.tokens" and kind == _ARRAY:
+                self._check_unique(self._array())
+            else:
+                self._skip_value(kind)
+        if alignment < 8 or alignment & (alignment - 1):
+            self._fail(f"aligns tensors at {alignment} bytes")
+        return alignment
+
+    def _skip_value(self, kind: int) -> None:
+        if kind in _FIXED:
+            self._take(_FIXED[kind])
+        elif kind == _STRING:
+            self._string()
+        elif kind == _ARRAY:
+            self._array()
+        else:
+            self._fail(f"has metadata of the unknown type {kind}")
+
+    def _array(self) -> list[bytes]:
+        """The strings of an array of strings; the elements of other arrays are skipped."""
+        kind, count = self._number("<I"), self._count("array elements")
+        if kind == _STRING:
+            return [self._string() for _ in range(count)]
+        if kind not in _FIXED:
+            self._fail(f"has a metadata array of the type {kind}")
+        self._take(_FIXED[kind] * count)
+        return []
+
+    def _check_unique(self, tokens: list[bytes]) -> None:
+        if len(set(tokens)) < len(tokens):
+            self._fail("has a vocabulary with a token that occurs twice")
+
+    def _tensor(self) -> tuple[int, int]:
+        """Offset and length of the next tensor, in bytes."""
+        name = self._string().decode("utf-8", "replace")
+        if not 1 <= (rank := self._number("<I")) <= 4:
+            self._fail(f"has a tensor {name!r} of {rank} dimensions")
+        shape = [self._number("<Q") for _ in range(rank)]
+        kind, offset = self._number("<I"), self._number("<Q")
+        if kind not in _BLOCKS:
+            self._fail(f"has a tensor {name!r} of the type {kind}, which cannot be computed with")
+        elements, length = _BLOCKS[kind]
+        if not all(shape) or shape[0] % elements:
+            self._fail(f"has a tensor {name!r} of the shape {shape}, which its type cannot have")
+        return offset, prod(shape) // elements * length
+
+    def _check_extents(self, extents: list[tuple[int, int]], alignment: int) -> None:
+        """Tensors follow each other without a gap, and the file holds the last of them whole."""
+        start = -(-self._at // alignment) * alignment
+        expected = end = 0
+        for number, (offset, length) in enumerate(extents):
+            if offset != expected:
+                self._fail(f"has its tensor {number} at {offset} instead of {expected}")
+            end = offset + length
+            expected = -(-end // alignment) * alignment
+        if not extents:
+            self._fail("holds no tensors")
+        if start + end > len(self._data):
+            self._fail(f"is cut short: {len(self._data)} bytes of at least {start + end}")
+
+    def _count(self, what: str) -> int:
+        count = self._number("<Q")
+        if count > _MAX_COUNT:
+            self._fail(f"claims to hold {count} {what}")
+        return count
+
+    def _number(self, form: str) -> int:
+        number: int = struct.unpack(form, self._take(struct.calcsize(form)))[0]
+        return number
+
+    def _string(self) -> bytes:
+        return self._take(self._number("<Q"))
+
+    def _take(self, length: int) -> bytes:
+        end = self._at + length
+        if end > len(self._data):
+            self._fail("is cut short in its header")
+        piece = self._data[self._at : end]
+        self._at = end
+        return piece
+
+    def _fail(self, what: str) -> NoReturn:
+        raise BadModelFile(
+            f"{self._path} {what}", expected="a whole GGUF file of version 2 or 3", hint="copy or download it again"
+        )

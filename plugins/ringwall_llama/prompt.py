@@ -1,0 +1,102 @@
+"""From a request to prompt tokens: the model's own chat template, and messages that cannot break out of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from jinja2 import TemplateError
+from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+from ringwall.errors import InvalidInput
+from ringwall.model.base import ModelRequest, ToolSpec
+
+if TYPE_CHECKING:
+    from langchain_core.messages import AIMessage, BaseMessage
+
+CHATML: Final = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The template of a model that brings none."""
+
+_MARK: Final = "\ue000{}\ue001"
+"""Stands for the content of a message while the template is rendered (private use characters)."""
+
+Piece = tuple[str, bool]
+"""A part of a prompt, and whether the control tokens in it are meant: in a message they never are."""
+
+
+class ChatTemplate:
+    """Lays out a conversation for the model.
+
+    What a message holds is put between the template's parts only after rendering, and marked: a document
+    that contains `<|im_start|>system` stays a text about it, and never begins a new turn.
+    """
+
+    def __init__(self, template: str, *, bos: str, eos: str) -> None:
+        self._formatter = Jinja2ChatFormatter(template or CHATML, eos_token=eos, bos_token=bos)
+
+    def lay_out(self, request: ModelRequest) -> list[Piece]:
+        """The prompt of `request`. Raises `InvalidInput` for messages that the template refuses."""
+        turns = _turns(request)
+        marked = [{"role": role, "content": _MARK.format(n)} for n, (role, _) in enumerate(turns)]
+        try:
+            rest: str = self._formatter(messages=marked).prompt  # type: ignore[arg-type]
+        except (TemplateError, ValueError) as error:
+            raise InvalidInput(f"the model's chat template refuses these messages: {error}") from error
+        pieces: list[Piece] = []
+        for number, (_, content) in enumerate(turns):
+            before, found, after = rest.partition(_MARK.format(number))
+            if found:
+                pieces += [(before, True), (content, False)]
+                rest = after
+        return [*pieces, (rest, True)]
+
+
+def call_text(name: str, arguments: str = "") -> str:
+    """A tool call as the model reads and writes it, or its beginning, if `arguments` is empty."""
+    beginning = f'{{"name": {json.dumps(name)}, "arguments":'
+    return f"{beginning} {arguments}}}" if arguments else beginning
+
+
+def _turns(request: ModelRequest) -> list[tuple[str, str]]:
+    """Role and text of each turn; the tools, if any, are explained in the system turn."""
+    turns = [_turn(message) for message in request.messages]
+    if request.tools:
+        first = turns.pop(0)[1] + "\n\n" if turns and turns[0][0] == "system" else ""
+        turns.insert(0, ("system", first + _explained(request.tools)))
+    return turns
+
+
+def _turn(message: BaseMessage) -> tuple[str, str]:
+    """Templates know three roles; what a tool returned is told by the user."""
+    text = str(message.text)
+    if message.type == "ai":
+        return "assistant", text or _calls_of(message)  # type: ignore[arg-type]
+    if message.type == "tool":
+        return "user", f"Result: {text}"
+    return "system" if message.type == "system" else "user", text
+
+
+def _calls_of(message: AIMessage) -> str:
+    return "\n".join(call_text(call["name"], json.dumps(call["args"])) for call in message.tool_calls)
+
+
+def _explained(tools: Sequence[ToolSpec]) -> str:
+    lines = [f"- {tool.name}({_signature(tool)}): {tool.description}" for tool in tools]
+    example = call_text("tool", '{"argument": "value"}')
+    return "\n".join(["Tools:", *lines, f"To use a tool, reply with JSON only: {example}"])
+
+
+def _signature(tool: ToolSpec) -> str:
+    """The arguments and their types, in a few tokens: a small model is lost in a JSON schema."""
+    properties: Any = tool.parameters.get("properties", {})
+    return ", ".join(f"{name}: {_kind(schema)}" for name, schema in properties.items())
+
+
+def _kind(schema: Any) -> str:
+    if "enum" in schema:
+        return " | ".join(json.dumps(value) for value in schema["enum"])
+    return str(schema.get("type", "any"))
