@@ -25,6 +25,8 @@ Synchronous = Literal["NORMAL", "FULL"]
 BUSY_TIMEOUT: Final = 3.0
 """Seconds to wait for a lock that somebody else holds, unless told otherwise."""
 
+_CHECKPOINT_PAGES: Final = 4000  # 16 MB; a page that is written again and again is copied back once
+
 _WRITING: Final = "ringwall_writing"
 
 _SQLITE_ERRORS: Final = {
@@ -61,8 +63,12 @@ class Database:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="ringwall-sql")
         if self.on_sqlite:
             _prepare_sqlite(self.engine, synchronous, busy_timeout)
-        with self.explaining():
-            self._create(tables)
+        try:
+            with self.explaining():
+                self._create(tables)
+        except RingwallError:
+            self.engine.dispose()
+            raise
 
     def _create(self, tables: sa.MetaData) -> None:
         with self.reading() as connection:
@@ -113,6 +119,11 @@ class Database:
         """What SQLAlchemy and the driver beneath it raise."""
         return (sa.exc.SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error)
 
+    def is_down(self, error: BaseException) -> bool:
+        """Whether the database itself fails (locked, full, gone), not what it was asked."""
+        cause = getattr(error, "orig", None) or error
+        return isinstance(cause, self.engine.dialect.loaded_dbapi.OperationalError)
+
     def explain(self, error: BaseException) -> RingwallError:
         """What the database refused, and what may help; names the file, never its path or a password."""
         cause = getattr(error, "orig", None) or error
@@ -146,6 +157,7 @@ def _prepare_sqlite(engine: sa.Engine, synchronous: Synchronous, busy_timeout: f
         connection.isolation_level = None  # transactions begin where we say so
         connection.execute(f"PRAGMA busy_timeout = {round(busy_timeout * 1000)}")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
 
     def begun(connection: sa.Connection) -> None:
         # A transaction that first reads and then writes can fail in the middle: who will write locks at once.

@@ -169,7 +169,7 @@ class Writer:
         self._put_statuses = _statements(_PUT_STATUSES, _row(value, RUNS))
         self._put_events = _statements(_PUT_EVENTS, _row(value, EVENTS))
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
-        self._opening = threading.Lock()
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._connection: sa.PoolProxiedConnection | None = None
@@ -180,7 +180,7 @@ class Writer:
         """Do the work in some transaction, and return the run's new end."""
         loop = asyncio.get_running_loop()
         job = _Job(work, loop, loop.create_future())
-        with self._opening:
+        with self._lock:
             if self._closed:
                 raise JournalUnavailable("the journal is closed", hint="close it last")
             if self._thread is None:
@@ -191,7 +191,7 @@ class Writer:
 
     async def close(self) -> None:
         """Commit what has come in, and stop."""
-        with self._opening:
+        with self._lock:
             self._closed = True
             self._queue.put(None)
         if self._thread is not None:
@@ -216,8 +216,7 @@ class Writer:
             return self._commit(jobs)
         except self._database.errors as error:
             self._disconnect()
-            refused = isinstance(error, self._database.engine.dialect.loaded_dbapi.OperationalError)
-            if refused or len(jobs) == 1:
+            if len(jobs) == 1 or self._database.is_down(error):
                 return [self._database.explain(error) for _ in jobs]
         except Exception as error:
             self._disconnect()
