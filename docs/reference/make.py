@@ -38,7 +38,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall.deployment.contract",
         "ringwall.deployment.journal_contract",
     ),
-    "interface": ("ringwall.interface", "ringwall.interface.functions"),
+    "interface": ("ringwall.interface", "ringwall.interface.functions", "ringwall.interface.contract"),
     "personalization": (
         "ringwall.personalization",
         "ringwall.personalization.compose",

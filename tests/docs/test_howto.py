@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +25,8 @@ def contracts(page: Path) -> dict[str, Any]:
     if "Contract)" not in code:
         return {}
     namespace: dict[str, Any] = {"__name__": __name__}
-    exec(compile(code, page.name, "exec"), namespace)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        exec(compile(code, page.name, "exec"), namespace)
     return {name: value for name, value in namespace.items() if name.startswith("Test")}
 
 
