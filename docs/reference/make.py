@@ -44,6 +44,14 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall.personalization.compose",
         "ringwall.personalization.contract",
     ),
+    "plugins": (
+        "ringwall_casbin",
+        "ringwall_chroma",
+        "ringwall_hosted",
+        "ringwall_llama",
+        "ringwall_sql",
+        "ringwall_wordllama",
+    ),
 }
 
 HERE: Final = Path(__file__).parent
@@ -142,10 +150,10 @@ class _Raw:
     @classmethod
     def of(cls, value: object) -> _Raw:
         """What a reader would have written: no addresses, no quotes around annotations."""
+        if isinstance(value, enum.Enum):
+            return cls(f"{type(value).__name__}.{value.name}")
         if isinstance(value, str):
             return cls(value)
-        if isinstance(value, enum.Enum):
-            return cls(str(value) if not isinstance(value, str) else f"{type(value).__name__}.{value.name}")
         return cls(getattr(value, "__qualname__", "") or repr(value))
 
 
@@ -179,6 +187,8 @@ def _shown(default: object) -> _Raw:
         return _Raw("...")
     if isinstance(default, Mapping):
         return _Raw(repr(dict(default)))
+    if isinstance(default, tuple):
+        return _Raw(repr(tuple(map(_shown, default))))
     return _Raw.of(default) if isinstance(default, enum.Enum) or callable(default) else _Raw(repr(default))
 
 
