@@ -133,9 +133,7 @@ def _side_by_side(
         else:
             break
     if number is not None:
-        raise ChainBroken(
-            f"the record of run number {number} is missing", hint="its events are there: compare"
-        )
+        raise ChainBroken(f"the record of run number {number} is missing", hint="its events are there: compare")
 
 
 def _record(row: Sequence[Any]) -> RunRecord:

@@ -31,9 +31,8 @@ _PROFILES: Final = sa.Table(
 _MEMORIES: Final = sa.Table(
     "memories",
     _MEMORY_TABLES,
-    sa.Column(
-        "number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True
-    ),  # the newest: most
+    # The newest memory has the highest number.
+    sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     sa.Column("owner", sa.Text, nullable=False),
     sa.Column("id", sa.Text, nullable=False),
     sa.Column("text", sa.Text, nullable=False),
@@ -55,15 +54,11 @@ class SqlProfiles(ProfileStore):
     async def get(self, principal: Principal) -> Profile:
         def get() -> Profile:
             with self._database.reading() as connection:
-                row = connection.execute(
-                    sa.select(_PROFILES).where(_owned(_PROFILES, principal))
-                ).one_or_none()
+                row = connection.execute(sa.select(_PROFILES).where(_owned(_PROFILES, principal))).one_or_none()
             if row is None:
                 return Profile(principal.own_grant)
             _, name, language, preferences = row
-            return Profile(
-                principal.own_grant, restored(name), restored(language), tuple(json.loads(preferences))
-            )
+            return Profile(principal.own_grant, restored(name), restored(language), tuple(json.loads(preferences)))
 
         return await self._database.run(get)
 
@@ -103,9 +98,7 @@ class SqlMemories(MemoryStore):
     read-only, full or gone.
     """
 
-    def __init__(
-        self, url_or_path: str | Path, *, limit: int = 1000, busy_timeout: float = BUSY_TIMEOUT
-    ) -> None:
+    def __init__(self, url_or_path: str | Path, *, limit: int = 1000, busy_timeout: float = BUSY_TIMEOUT) -> None:
         self._limit = limit
         self._database = Database(url_or_path, _MEMORY_TABLES, failure=StoreError, busy_timeout=busy_timeout)
 

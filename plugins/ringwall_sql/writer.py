@@ -140,9 +140,7 @@ class Append:
         events = chain(self.run, self.drafts, seq=record.length, previous=record.head)
         head = events[-1].hash if events else record.head
         length = record.length + len(events)
-        return batch.put(
-            number, RunRecord(self.run, record.owner, self.status or record.status, length, head), events
-        )
+        return batch.put(number, RunRecord(self.run, record.owner, self.status or record.status, length, head), events)
 
 
 @dataclass(slots=True, frozen=True)
@@ -218,7 +216,7 @@ class Writer:
             self._disconnect()
             if len(jobs) == 1 or self._database.is_down(error):
                 return [self._database.explain(error) for _ in jobs]
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  the thread's outermost edge: each caller gets an answer
             self._disconnect()
             if len(jobs) == 1:
                 return [error]
@@ -260,9 +258,7 @@ class Writer:
             cursor.execute(_LAST)
             batch.last = cursor.fetchone() or batch.last
             if batch.last[1] is None:
-                raise ChainBroken(
-                    "the newest run has lost its first event", hint="verify, and restore a backup"
-                )
+                raise ChainBroken("the newest run has lost its first event", hint="verify, and restore a backup")
         return batch
 
     def _store(self, cursor: Any, batch: Batch) -> None:

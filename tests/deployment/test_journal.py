@@ -15,12 +15,11 @@ class TestInMemoryJournal(JournalContract):
     def journal(self) -> Journal:
         return InMemoryJournal()
 
-    async def rewrite(
-        self, journal: Journal, run: str, record: RunRecord | None, events: Sequence[Event]
-    ) -> None:
+    async def rewrite(self, journal: Journal, run: str, record: RunRecord | None, events: Sequence[Event]) -> None:
         assert isinstance(journal, InMemoryJournal)
-        journal._events[run] = list(events)
+        stored_events, records = journal._events, journal._records  # noqa: SLF001  tampering knows no doors
+        stored_events[run] = list(events)
         if record is None:
-            del journal._records[run]
+            del records[run]
         else:
-            journal._records[run] = record
+            records[run] = record

@@ -64,9 +64,7 @@ class TestSqlJournal(JournalContract):
         await journal.close()
         return SqlJournal(self.path)
 
-    async def rewrite(
-        self, journal: Journal, run: str, record: RunRecord | None, events: Sequence[Event]
-    ) -> None:
+    async def rewrite(self, journal: Journal, run: str, record: RunRecord | None, events: Sequence[Event]) -> None:
         rows = [(e.run, e.seq, e.kind, e.at, e.label, e.body, e.previous, e.hash) for e in events]
         with sqlite3.connect(self.path) as database:
             (number,) = database.execute("SELECT number FROM runs WHERE run = ?", (run,)).fetchone()
@@ -89,9 +87,7 @@ def locked(path: Path) -> Iterator[sqlite3.Connection]:
         yield other
 
 
-async def test_a_locked_database_is_reported_and_used_again_once_it_is_free(
-    journal: Journal, path: Path
-) -> None:
+async def test_a_locked_database_is_reported_and_used_again_once_it_is_free(journal: Journal, path: Path) -> None:
     head = await journal.start("r", OWNER, drafts("0"))
     with locked(path):
         with pytest.raises(JournalUnavailable, match=r"locked.*next: end what holds the lock"):
@@ -120,9 +116,7 @@ async def test_a_database_locked_from_the_start_cannot_be_opened(path: Path) -> 
         SqlJournal(path, busy_timeout=0.1)
 
 
-async def test_a_read_only_database_can_be_read_and_verified_but_not_written(
-    journal: Journal, path: Path
-) -> None:
+async def test_a_read_only_database_can_be_read_and_verified_but_not_written(journal: Journal, path: Path) -> None:
     head = await journal.start("r", OWNER, drafts("0"))
     audit = SqlJournal(f"sqlite:///file:{path}?mode=ro&uri=true")
     with pytest.raises(JournalUnavailable, match=r"read-only.*next: allow"):
@@ -274,9 +268,7 @@ asyncio.run(main())
 """
 
 
-async def test_of_processes_that_go_on_with_the_same_run_exactly_one_wins(
-    journal: Journal, path: Path
-) -> None:
+async def test_of_processes_that_go_on_with_the_same_run_exactly_one_wins(journal: Journal, path: Path) -> None:
     for number in range(40):
         await journal.start(f"r{number}", OWNER, drafts("0"))
     racers = [run_python(RACE, path, str(racer)) for racer in range(3)]
@@ -359,6 +351,4 @@ async def test_the_oldest_memories_of_an_owner_make_room_and_the_newest_come_fir
 def run_python(program: str, path: Path, name: str) -> subprocess.Popen[str]:
     """A process of its own that runs `program` on the database at `path`."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(
-        [sys.executable, "-c", program, str(path), name], stdin=pipe, stdout=pipe, text=True
-    )
+    return subprocess.Popen([sys.executable, "-c", program, str(path), name], stdin=pipe, stdout=pipe, text=True)

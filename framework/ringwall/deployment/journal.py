@@ -207,9 +207,7 @@ class ChainCheck:
             if length == 1:
                 self._last_start = event.hash
             if kept and length == kept.length and event.hash != kept.head:
-                raise ChainBroken(
-                    f"event {event.seq} of run {record.run!r} is not the kept one", hint=_COMPARE
-                )
+                raise ChainBroken(f"event {event.seq} of run {record.run!r} is not the kept one", hint=_COMPARE)
         if length != record.length or previous != record.head or length < (kept.length if kept else 1):
             raise _missing(record.run, length, "the end of the run was removed")
         self._count += length

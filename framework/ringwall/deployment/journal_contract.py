@@ -59,9 +59,7 @@ class JournalContract:
         """Close the journal and open what it left behind. Override if it is durable."""
         pytest.skip("this journal does not outlive its process")
 
-    async def rewrite(
-        self, journal: Journal, run: str, record: RunRecord | None, events: Sequence[Event]
-    ) -> None:
+    async def rewrite(self, journal: Journal, run: str, record: RunRecord | None, events: Sequence[Event]) -> None:
         """Put these in place of what is stored of `run`, behind the journal's back; None: no record."""
         pytest.skip("this journal's storage cannot be rewritten from outside")
 
@@ -95,9 +93,7 @@ class JournalContract:
         assert await journal.record("r") == RunRecord("r", OWNER, RunStatus.DONE, 1, head.hash)
         assert await journal.verify() == 1
 
-    async def test_runs_are_listed_in_the_order_they_began_and_found_by_status(
-        self, journal: Journal
-    ) -> None:
+    async def test_runs_are_listed_in_the_order_they_began_and_found_by_status(self, journal: Journal) -> None:
         heads = {run: await journal.start(run, OWNER, drafts(run)) for run in ("c", "a", "b")}
         await journal.append("a", drafts("end"), heads["a"], status=RunStatus.DONE)
         assert [r.run for r in await journal.runs()] == ["c", "a", "b"]
