@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import llama_cpp
+import numpy as np
 
-from ringwall.errors import BadModelFile, ContextOverflow, InvalidInput, ProviderUnavailable
+from ringwall.errors import BadModelFile, BadReply, ContextOverflow, InvalidInput, ProviderUnavailable
 from ringwall.label import Label
 from ringwall.model.base import Sampling
 from ringwall_llama.gguf import check_gguf
@@ -199,6 +200,7 @@ class _Sampler(AbstractContextManager["_Sampler"]):
     """
 
     def __init__(self, vocab: Any, sampling: Sampling, grammar: str) -> None:
+        self._vocab = vocab
         self._grammar: Any = None
         if grammar:
             self._grammar = llama_cpp.llama_sampler_init_grammar(vocab, grammar.encode(), b"root")
@@ -209,19 +211,38 @@ class _Sampler(AbstractContextManager["_Sampler"]):
         self._bound = _chain(self._grammar, sampling)
 
     def next(self, context: Any) -> int:
+        """Choose the next token. Raises `BadReply` when no token fits the grammar."""
         token: int = llama_cpp.llama_sampler_sample(self._free, context, -1)
         if self._grammar is None:
             return token
         if self._allows(token):
             llama_cpp.llama_sampler_accept(self._grammar, token)
             return token
-        return int(llama_cpp.llama_sampler_sample(self._bound, context, -1))
+        token = self._bound_choice(context)
+        # llama.cpp ends the process when a grammar is made to accept what it does not allow.
+        if not self._allows(token):
+            raise BadReply("no token of the model fits the grammar of the schema")
+        llama_cpp.llama_sampler_accept(self._bound, token)
+        return token
+
+    def _bound_choice(self, context: Any) -> int:
+        size = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        logits = llama_cpp.llama_get_logits_ith(context, -1)
+        tokens = np.zeros(size, dtype=[("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+        tokens["id"], tokens["logit"] = np.arange(size), np.ctypeslib.as_array(logits, (size,))
+        first = ctypes.cast(tokens.ctypes.data, ctypes.POINTER(llama_cpp.llama_token_data))
+        return self._apply(self._bound, first, size)
 
     def _allows(self, token: int) -> bool:
         only = llama_cpp.llama_token_data(id=token, logit=1.0, p=0.0)
-        array = llama_cpp.llama_token_data_array(data=ctypes.pointer(only), size=1, selected=-1, sorted=False)
-        llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(array))
+        self._apply(self._grammar, ctypes.pointer(only), 1)
         return not math.isinf(only.logit)
+
+    def _apply(self, sampler: Any, tokens: Any, size: int) -> int:
+        """Let `sampler` work on `tokens`; return the one it selected, or the first."""
+        array = llama_cpp.llama_token_data_array(data=tokens, size=size, selected=-1, sorted=False)
+        llama_cpp.llama_sampler_apply(sampler, ctypes.byref(array))
+        return int(array.data[max(array.selected, 0)].id)
 
     def __exit__(self, *_: object) -> None:
         llama_cpp.llama_sampler_free(self._free)

@@ -1,85 +1,251 @@
-"""From JSON schemas and tools to grammars (GBNF) that keep every token of a reply in bounds."""
+"""From JSON schemas and tools to grammars (GBNF) that keep every token of a reply in bounds.
+
+What a grammar lets through is JSON as `json.dumps` writes it, and always parses. It may be narrower than the
+schema: never wider, but for patterns, formats, and bounds of numbers that span more than a hundred values.
+https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from functools import lru_cache
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
-
-from llama_cpp.llama_grammar import json_schema_to_gbnf
 
 from ringwall.errors import InvalidInput
 from ringwall.model.base import ToolSpec
-from ringwall.schema import JsonSchema
+from ringwall.schema import JSON, JsonSchema
+from ringwall_llama.prompt import call_text
 
-WORDS_OR_CALL: Final = r"root ::= call | [^{ \t\n\r] [^\x00]*"
-"""Whoever begins with a brace means to call a tool; whatever else begins a reply, it is words."""
+MAX_REPEATED: Final = 1000
+"""The longest repetition that llama.cpp still computes quickly."""
+
+_MOST_ITEMS: Final = 8
+"""Of a list without a bound: a small model cannot be trusted to end one."""
+
+_UNWRITABLE: Final = re.compile("[\ud800-\udfff\U00040000-\U0010ffff]")
+"""Halves of characters, and planes without any: a vocabulary may lack their bytes, so they are escaped."""
+
+_BASIC: Final = r"""
+char ::= [^"\\\x00-\x1f\x7f] | "\\" ["\\/nrt]
+whole ::= "0" | [1-9] [0-9]{0,14}
+integer ::= "-"? whole
+number ::= "-"? whole ("." [0-9]{1,6})?
+boolean ::= "true" | "false"
+null ::= "null"
+text ::= "\"" char{0,200} "\""
+value ::= text | number | boolean | null | "[" (value (", " value){0,7})? "]" | map
+map ::= "{" (text ": " value (", " text ": " value){0,7})? "}"
+"""
 
 
 def of_schema(schema: JsonSchema, *, max_chars: int) -> str:
     """The grammar of JSON that fits `schema`.
 
-    A string without a bound gets one of `max_chars` characters, so that a small model cannot go on for ever
-    inside it. Bounds of numbers are not enforced. Raises `InvalidInput` for a schema without a grammar.
+    A string without a bound gets one of `max_chars` characters. Raises `InvalidInput` for what is no schema.
     """
-    return _converted(json.dumps(_bounded(schema, max_chars)))
+    rules = _Rules(max_chars)
+    return rules.text(rules.of(schema))
 
 
 def of_arguments(tool: ToolSpec, *, max_chars: int) -> str:
-    """The grammar of the arguments of `tool`."""
-    return of_schema(_as_object(dict(tool.parameters)), max_chars=max_chars)
+    """The grammar of the arguments of `tool`, after a space."""
+    rules = _Rules(max_chars)
+    return rules.text(f'" " {rules.of(_as_object(tool))}')
 
 
 def of_calls(tools: Sequence[ToolSpec], *, max_chars: int) -> str:
-    """The grammar of a call of one of `tools`."""
-    definitions: dict[str, Any] = {}
-    calls = [_call_schema(number, tool, definitions) for number, tool in enumerate(tools)]
-    return of_schema({"anyOf": calls, "$defs": definitions}, max_chars=max_chars)
+    """The grammar of a call of one of `tools`: `{"name": ..., "arguments": ...}`."""
+    rules = _Rules(max_chars)
+    return rules.text(_calls(tools, rules))
 
 
 def of_words_or_calls(tools: Sequence[ToolSpec], *, max_chars: int) -> str:
-    """The grammar of a reply that is either words, or a call of one of `tools`."""
-    rules = of_calls(tools, max_chars=max_chars).replace("root ::=", "call ::=", 1)
-    return f"{WORDS_OR_CALL}\n{rules}"
+    """The grammar of a reply that is a call if it begins with a brace, and words if not."""
+    rules = _Rules(max_chars)
+    return rules.text(rf"{_calls(tools, rules)} | [^{{ \t\n\r] [^\x00]*")
 
 
-def _call_schema(number: int, tool: ToolSpec, definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a call; the definitions its arguments refer to move to the top, under names of their own."""
-    moved = json.dumps(tool.parameters).replace('"#/$defs/', f'"#/$defs/{number}-')
-    parameters = json.loads(moved)
-    definitions.update({f"{number}-{name}": schema for name, schema in parameters.pop("$defs", {}).items()})
-    return {
-        "type": "object",
-        "properties": {"name": {"const": tool.name}, "arguments": _as_object(parameters)},
-        "required": ["name", "arguments"],
-        "additionalProperties": False,
-    }
+def _calls(tools: Sequence[ToolSpec], rules: _Rules) -> str:
+    return _any(f'{_quoted(call_text(tool.name))} " " {rules.of(_as_object(tool))} "}}"' for tool in tools)
 
 
-def _as_object(parameters: dict[str, Any]) -> dict[str, Any]:
+def _as_object(tool: ToolSpec) -> JsonSchema:
     """A tool without arguments is called with `{}`, not with any object."""
-    return parameters if parameters.get("properties") else {"const": {}}
+    return tool.parameters if tool.parameters.get("properties") else {"const": {}}
 
 
-def _bounded(schema: Any, max_chars: int) -> Any:
-    """`schema` with a bound on each string that has none."""
-    if isinstance(schema, list):
-        return [_bounded(item, max_chars) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    bounded = {key: _bounded(value, max_chars) for key, value in schema.items()}
-    if schema.get("type") == "string" and not {"maxLength", "enum", "const", "pattern", "format"} & set(schema):
-        bounded["maxLength"] = max(max_chars, schema.get("minLength", 0))
-    return bounded
+class _Rules:
+    """Collects the rules of one grammar."""
+
+    def __init__(self, max_chars: int) -> None:
+        self._max_chars = min(max_chars, MAX_REPEATED)
+        self._rules: list[str] = []
+
+    def of(self, schema: JsonSchema) -> str:
+        """The name of the rule of a whole schema, with the definitions it brings."""
+        try:
+            return _Document(schema, self, self._max_chars).rule(schema)
+        # Schemas come from tools and callers: one that is none fails in these ways.
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise InvalidInput(
+                f"a schema that has no grammar ({type(error).__name__}: {error})",
+                expected="a JSON schema of objects, lists, strings, numbers, booleans and choices",
+            ) from error
+
+    def add(self, body: str = "") -> str:
+        self._rules.append(body)
+        return f"r{len(self._rules) - 1}"
+
+    def put(self, name: str, body: str) -> None:
+        self._rules[int(name[1:])] = body
+
+    def text(self, root: str) -> str:
+        named = (f"r{number} ::= {body}" for number, body in enumerate(self._rules))
+        return "\n".join((f"root ::= {root}", *named, _BASIC))
 
 
-@lru_cache(maxsize=64)
-def _converted(schema: str) -> str:
-    try:
-        return str(json_schema_to_gbnf(schema))
-    # The converter has no errors of its own: what it does not know makes it fail in these ways.
-    except (AssertionError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(
-            f"a schema that has no grammar: {error}", expected="JSON schema of the common kinds"
-        ) from error
+class _Document:
+    """One schema, within which references point."""
+
+    def __init__(self, schema: JsonSchema, rules: _Rules, max_chars: int) -> None:
+        self._schema, self._rules, self._max_chars = schema, rules, max_chars
+        self._references: dict[str, str] = {}
+
+    def rule(self, schema: Any) -> str:
+        return self._rules.add(self._body(schema))
+
+    def _body(self, schema: Any) -> str:
+        if schema is True or schema == {}:
+            return "value"
+        if "$ref" in schema:
+            return self._reference(schema["$ref"])
+        if "const" in schema:
+            return _literal(schema["const"])
+        if "enum" in schema:
+            return _any(_literal(value) for value in schema["enum"])
+        if "allOf" in schema:
+            return self._body(self._merged(schema))
+        if choices := schema.get("anyOf") or schema.get("oneOf"):
+            return _any(self.rule(choice) for choice in choices)
+        return self._typed(schema, schema.get("type"))
+
+    def _typed(self, schema: dict[str, Any], kind: Any) -> str:
+        if isinstance(kind, list):
+            return _any(self.rule({**schema, "type": one}) for one in kind)
+        if kind == "object" or "properties" in schema:
+            return self._object(schema)
+        if kind == "array" or "items" in schema:
+            return self._array(schema)
+        if kind == "string":
+            return self._string(schema)
+        if kind == "integer":
+            return _integer(schema)
+        if kind in ("number", "boolean", "null"):
+            return str(kind)
+        if kind is None:
+            return "value"
+        raise ValueError(f"unknown type {kind!r}")
+
+    def _reference(self, pointer: str) -> str:
+        if pointer not in self._references:
+            # Named before it is made: a schema may refer to itself.
+            self._references[pointer] = name = self._rules.add()
+            self._rules.put(name, self._body(self._find(pointer)))
+        return self._references[pointer]
+
+    def _find(self, pointer: str) -> Any:
+        found: Any = self._schema
+        home, *path = pointer.split("/")
+        if home != "#":
+            raise ValueError(f"a reference to elsewhere: {pointer}")
+        for key in path:
+            found = found[key.replace("~1", "/").replace("~0", "~")]
+        return found
+
+    def _merged(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """One object schema from the parts of an `allOf` and what stands beside it."""
+        merged: dict[str, Any] = {key: value for key, value in schema.items() if key != "allOf"}
+        for part in schema["allOf"]:
+            part = self._find(part["$ref"]) if "$ref" in part else part
+            both = {**merged, **part}
+            both["properties"] = {**merged.get("properties", {}), **part.get("properties", {})}
+            both["required"] = [*merged.get("required", []), *part.get("required", [])]
+            merged = both if both["properties"] else {**merged, **part}
+        return merged
+
+    def _object(self, schema: dict[str, Any]) -> str:
+        properties, required = schema.get("properties", {}), schema.get("required", [])
+        if missing := set(required) - set(properties):
+            raise ValueError(f"required but not described: {sorted(missing)}")
+        if not properties:
+            return self._map(schema.get("additionalProperties", True))
+        members = {name: f"{_literal(name, ': ')} {self.rule(part)}" for name, part in properties.items()}
+        must = [member for name, member in members.items() if name in required]
+        may = [member for name, member in members.items() if name not in required]
+        if must:
+            return f'"{{" {_list(must)} {_optional(may)} "}}"'
+        first = _any(f"{member} {_optional(may[number:])}" for number, member in enumerate(may, 1))
+        return f'"{{" ({first})? "}}"'
+
+    def _map(self, values: Any) -> str:
+        if values is False:
+            return '"{}"'
+        member = f'text ": " {self.rule(values)}'
+        return f'"{{" ({member} (", " {member}){{0,{_MOST_ITEMS - 1}}})? "}}"'
+
+    def _array(self, schema: dict[str, Any]) -> str:
+        if "prefixItems" in schema:
+            return f'"[" {_list(self.rule(item) for item in schema["prefixItems"])} "]"'
+        least = schema.get("minItems", 0)
+        most = min(schema.get("maxItems", max(least, _MOST_ITEMS)), MAX_REPEATED)
+        if most == 0:
+            return '"[]"'
+        item = self.rule(schema.get("items", True))
+        items = f'{item} (", " {item}){{{max(least - 1, 0)},{most - 1}}}'
+        return f'"[" {items} "]"' if least else f'"[" ({items})? "]"'
+
+    def _string(self, schema: dict[str, Any]) -> str:
+        least = schema.get("minLength", 0)
+        most = min(schema.get("maxLength", max(least, self._max_chars)), MAX_REPEATED)
+        if least > most:
+            raise ValueError(f"a string of at least {least} characters and at most {most}")
+        return rf'"\"" char{{{least},{most}}} "\""'
+
+
+def _integer(schema: dict[str, Any]) -> str:
+    least, most = _bound(schema, "minimum", "exclusiveMinimum", 1), _bound(schema, "maximum", "exclusiveMaximum", -1)
+    if least is not None and most is not None and 0 <= most - least <= 100:
+        return _any(_literal(number) for number in range(least, most + 1))
+    return "whole" if least is not None and least >= 0 else "integer"
+
+
+def _bound(schema: dict[str, Any], inclusive: str, exclusive: str, step: int) -> int | None:
+    if inclusive in schema:
+        return int(schema[inclusive])
+    return int(schema[exclusive]) + step if exclusive in schema else None
+
+
+def _any(bodies: Iterable[str]) -> str:
+    if not (choices := " | ".join(bodies)):
+        raise ValueError("a choice of nothing")
+    return choices
+
+
+def _list(bodies: Iterable[str]) -> str:
+    return ' ", " '.join(bodies)
+
+
+def _optional(members: Iterable[str]) -> str:
+    return " ".join(f'(", " {member})?' for member in members)
+
+
+def _literal(value: JSON, after: str = "") -> str:
+    """A JSON value, written as it is."""
+    written = _UNWRITABLE.sub(lambda found: json.dumps(found[0])[1:-1], json.dumps(value, ensure_ascii=False))
+    return _quoted(written + after)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

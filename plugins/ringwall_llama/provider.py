@@ -87,7 +87,7 @@ class LlamaCpp(ModelProvider):
             finally:
                 job.cancel()
         except CancelledError:
-            raise ProviderUnavailable("the model was closed", provider=self._info.name) from None
+            raise self._closed() from None
         finally:
             stop.set()
             self._open.discard(stop)
@@ -103,9 +103,12 @@ class LlamaCpp(ModelProvider):
         try:
             job = self._thread.submit(work)
         except RuntimeError:
-            raise ProviderUnavailable("the model is closed", provider=self._info.name) from None
+            raise self._closed() from None
         job.add_done_callback(lambda _: tell(None))
         return job
+
+    def _closed(self) -> ProviderUnavailable:
+        return ProviderUnavailable("the model was closed", provider=self._info.name)
 
     async def close(self) -> None:
         for stop in self._open:
@@ -128,8 +131,9 @@ class LlamaCpp(ModelProvider):
                     yield Delta(said)
                 if reply.ended:
                     break
-        if not stop:
-            yield reply.end(Usage(len(prompt), count))
+        if stop:
+            raise self._closed()
+        yield reply.end(Usage(len(prompt), count))
 
     def _bounds(self, request: ModelRequest) -> tuple[str, str]:
         """How the reply begins, and the grammar of what follows."""
