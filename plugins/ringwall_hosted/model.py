@@ -6,12 +6,12 @@ import asyncio
 import inspect
 import os
 import random
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
-from urllib.parse import urlsplit
 
 import httpx
 import stamina
@@ -38,6 +38,9 @@ ReadKey = Callable[[], str | Awaitable[str]]
 _NOTHING: Final[Mapping[str, JSON]] = MappingProxyType({})
 
 _FREE: Final = Price()
+
+_PLAIN_URL: Final = re.compile(r"https?://([\w.-]+|\[[\da-fA-F:.]+\])(:\d{1,5})?(/[^\s?#@]*)?", re.ASCII)
+"""An address without a user, a query or a fragment: what is secret has no place in it."""
 
 _ERROR_BODY: Final = 64 * 1024
 """Bytes of an error's body that are looked at."""
@@ -312,13 +315,7 @@ def _status_in(error: object) -> int:
 
 
 def _endpoint(base_url: str) -> str:
-    try:
-        parts = urlsplit(base_url)
-        plain = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        plain = plain and "@" not in parts.netloc and not parts.query and not parts.fragment
-    except ValueError:
-        plain = False
-    if not plain:
+    if not _PLAIN_URL.fullmatch(base_url):
         # The address is not repeated: what makes it wrong may be a password.
         raise ConfigurationError(
             "`base_url` is no plain http(s) address",

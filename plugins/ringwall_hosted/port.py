@@ -16,6 +16,18 @@ def http_errors(*names: str) -> tuple[type[Exception], ...]:
     return tuple(getattr(library, name) for library in libraries for name in names)
 
 
+async def _keep(client: httpx.AsyncClient) -> AsyncGenerator[None, None]:
+    """Close `client` when closed: a loop closes the generators that are left when it shuts down."""
+    try:
+        yield
+    finally:
+        await client.aclose()
+
+
+async def _close(keeper: AsyncGenerator[None, None]) -> None:
+    await keeper.aclose()
+
+
 @final
 class Clients:
     """An HTTP client for each event loop: connections belong to the loop that opened them.
@@ -25,40 +37,24 @@ class Clients:
 
     def __init__(self, make: Callable[[], httpx.AsyncClient]) -> None:
         self._make = make
-        self._kept: dict[asyncio.AbstractEventLoop, _Kept] = {}
+        self._kept: dict[asyncio.AbstractEventLoop, tuple[httpx.AsyncClient, AsyncGenerator[None, None]]] = {}
 
     async def here(self) -> httpx.AsyncClient:
         """The client of the running loop."""
         loop = asyncio.get_running_loop()
-        kept = self._kept.get(loop)
-        if kept is None or kept.client.is_closed:
+        if loop not in self._kept or self._kept[loop][0].is_closed:
             self._kept = {other: kept for other, kept in self._kept.items() if not other.is_closed()}
-            kept = self._kept[loop] = _Kept(self._make())
-            await anext(kept.keeper)
-        return kept.client
+            client = self._make()
+            self._kept[loop] = client, _keep(client)
+            await anext(self._kept[loop][1])
+        return self._kept[loop][0]
 
     async def close(self) -> None:
+        """Close every client, each on its own loop; one is made anew if asked for again."""
         here = asyncio.get_running_loop()
         while self._kept:
-            loop, kept = self._kept.popitem()
+            loop, (_, keeper) = self._kept.popitem()
             if loop is here:
-                await kept.keeper.aclose()
+                await keeper.aclose()
             elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(kept.close(), loop))
-
-
-class _Kept:
-    """A client, and the generator that closes it: a loop that shuts down closes its generators."""
-
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self.client = client
-        self.keeper = self._keep()
-
-    async def _keep(self) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            await self.client.aclose()
-
-    async def close(self) -> None:
-        await self.keeper.aclose()
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_close(keeper), loop))

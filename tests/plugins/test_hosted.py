@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import time
 import traceback
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +22,8 @@ from langchain_core.messages import (
     ToolCall,
     ToolMessage,
 )
+from langchain_tests.integration_tests import ChatModelIntegrationTests
+from langchain_tests.unit_tests import ChatModelUnitTests
 
 from ringwall.errors import (
     BadReply,
@@ -42,16 +45,20 @@ from ringwall.model import (
     Sampling,
     ScriptedModel,
     Usage,
+    call,
     collect,
 )
 from ringwall.model.contract import SCHEMA, TOOLS, ModelProviderContract
+from ringwall.model.langchain import ChatRingwall
+from ringwall.schema import JSON
 from ringwall_hosted import HostedModel, Retries, Timeouts
+from ringwall_llama import LlamaCpp
 from tests.model.test_scripted import obliging
 from tests.plugins.openai_server import HELLO, STREAM_HEAD, Told, http, piece, says, serving, stream, told
 
 KEY = "sk-test/9f3c+2b7a1e6d="
 QUICK = Retries(attempts=3, first_wait=0.001, longest_wait=0.05)
-SHORT = Timeouts(connect=1, send=1, pool=1, first=0.3, gap=0.3)
+SHORT = Timeouts(first=0.3)
 GREETING = ModelRequest((HumanMessage("Hello?"),))
 
 
@@ -61,12 +68,16 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def hosted(server: Told, **options: Any) -> HostedModel:
-    given: dict[str, Any] = {"window": 1000, "retries": QUICK, "timeouts": SHORT, **options}
+    given: dict[str, Any] = {"window": 1000, "retries": QUICK, **options}
     return HostedModel("tiny", base_url=server.base_url, **given)
 
 
 async def ask(server: Told, request: ModelRequest = GREETING, **options: Any) -> Reply:
-    return await collect(hosted(server, **options).stream(request))
+    model = hosted(server, **options)
+    try:
+        return await collect(model.stream(request))
+    finally:
+        await model.close()
 
 
 async def error_of(server: Told, request: ModelRequest = GREETING, **options: Any) -> RingwallError:
@@ -98,6 +109,17 @@ class TestHostedModel(ModelProviderContract):
         model = HostedModel("scripted", base_url=scripted, window=8192)
         yield model
         await model.close()
+
+
+async def test_the_bundled_model_answers_through_it_as_it_does_without() -> None:
+    request = ModelRequest((HumanMessage("Say hello."),), sampling=Sampling(max_tokens=12, seed=1))
+    engine = LlamaCpp(context=512)
+    with serving(engine) as base_url:
+        model = HostedModel("smollm2", base_url=base_url, window=512)
+        through = await collect(model.stream(request))
+        await model.close()
+    assert through == await collect(engine.stream(request))
+    await engine.close()
 
 
 def test_what_it_says_of_itself() -> None:
@@ -170,8 +192,8 @@ async def test_fragments_of_tool_calls_arrive_as_whole_calls() -> None:
 async def test_calls_that_a_server_numbers_badly_are_told_apart_by_their_ids(index: dict[str, int]) -> None:
     calls = [{**index, "id": name, "function": {"name": name, "arguments": '{"x":'}} for name in ("one", "two")]
     events = []
-    for call in calls:
-        events += [says(tool_calls=[call]), says(tool_calls=[{**index, "function": {"arguments": "1}"}}])]
+    for begun in calls:
+        events += [says(tool_calls=[begun]), says(tool_calls=[{**index, "function": {"arguments": "1}"}}])]
     async with told(stream(*events, says(finish="tool_calls"))) as server:
         reply = await ask(server)
     assert [(call.name, call.arguments) for call in reply.calls] == [("one", '{"x":1}'), ("two", '{"x":1}')]
@@ -371,7 +393,7 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
 
 async def test_a_server_that_never_begins_is_unavailable() -> None:
     async with told(_silent) as server:
-        error = await error_of(server, retries=Retries(attempts=2, first_wait=0.001))
+        error = await error_of(server, timeouts=SHORT, retries=Retries(attempts=2, first_wait=0.001))
     assert isinstance(error, ProviderUnavailable)
     assert "no answer in time" in str(error)
     assert len(server.asked) == 2
@@ -388,7 +410,7 @@ async def test_keep_alive_comments_do_not_stand_for_an_answer() -> None:
                     await asyncio.wait_for(reader.read(1), 0.02)
 
     async with told(hum) as server:
-        error = await error_of(server, retries=Retries(attempts=1))
+        error = await error_of(server, timeouts=SHORT, retries=Retries(attempts=1))
     assert isinstance(error, ProviderUnavailable)
 
 
@@ -444,13 +466,19 @@ BEGUN = STREAM_HEAD + piece(says("Hel"))
         pytest.param(stream(says("Hel", "tool_calls")), id="calls that never came"),
         pytest.param(stream(says("Hel"), {"error": {"message": "out of memory"}}), id="an error on the way"),
         pytest.param(_hang_up_after(BEGUN), id="half a stream"),
-        pytest.param(_stall_after(BEGUN), id="a stall"),
     ],
 )
 async def test_a_broken_reply_is_never_passed_off_as_whole(answer: Any) -> None:
     async with told(answer, HELLO) as server:
         assert isinstance(await error_of(server), BadReply)
     assert len(server.asked) == 1
+
+
+async def test_a_reply_that_stalls_is_a_broken_one() -> None:
+    async with told(_stall_after(BEGUN)) as server:
+        error = await error_of(server, timeouts=Timeouts(gap=0.2))
+    assert isinstance(error, BadReply)
+    assert "no answer in time" in str(error)
 
 
 async def test_half_a_tool_call_is_no_call() -> None:
@@ -485,7 +513,7 @@ async def test_the_server_sees_a_caller_leave_a_slow_stream() -> None:
         left.set()
 
     async with told(drip) as server:
-        model = hosted(server, timeouts=Timeouts())
+        model = hosted(server)
         async with aclosing(model.stream(GREETING)) as deltas:
             assert await anext(deltas) == Delta("Hel")
         await asyncio.wait_for(left.wait(), 5)
@@ -508,6 +536,14 @@ async def test_nothing_of_the_http_library_comes_out() -> None:
         while chain is not None:
             assert not isinstance(chain, httpx.HTTPError)
             chain = chain.__cause__ or chain.__context__
+
+
+async def test_the_successor_of_the_http_library_serves_as_well_and_stays_inside_too() -> None:
+    successor = pytest.importorskip("httpx2")
+    async with told(HELLO, _hang_up) as server:
+        assert (await ask(server, client=successor.AsyncClient)).text == "Hello"
+        error = await error_of(server, client=successor.AsyncClient)
+    assert isinstance(error, ProviderUnavailable)
 
 
 # ---- connections
@@ -538,6 +574,14 @@ def test_a_model_works_from_one_event_loop_after_the_other() -> None:
             return (await collect(model.stream(GREETING))).text
 
         assert [asyncio.run(once()) for _ in range(2)] == ["Hello there."] * 2
+
+
+def test_closing_it_closes_the_connections_of_every_event_loop(scripted: str) -> None:
+    model = HostedModel("scripted", base_url=scripted, window=8192)
+    chat = as_chat_model(model)
+    assert chat.invoke("Hello?").text == "You said: Hello?"
+    # What stays open would be complained of when it is collected.
+    asyncio.run(model.close())
 
 
 # ---- the key
@@ -626,9 +670,78 @@ def test_no_error_body_ever_shows_the_key(before: str, after: str, times: int, w
 
 @pytest.mark.parametrize(
     "url",
-    ["", "api.openai.com/v1", "ftp://host/v1", "https://me:pass@host/v1", "https://host/v1?key=pass", "http://[/"],
+    [
+        "",
+        "api.openai.com/v1",
+        "ftp://host/v1",
+        "https://me:pass@host/v1",
+        "https://host/v1?key=pass",
+        "http://[/",
+        "http://a b/",
+    ],
 )
 def test_an_address_that_could_hold_a_secret_or_is_none_is_refused_unseen(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         HostedModel("tiny", window=1000, base_url=url)
     assert "pass" not in str(caught.value)
+
+
+# ---- LangChain's own tests, all the way: its chat model, the bridge, HTTP, a server
+
+
+def willing(request: ModelRequest) -> str | RequestedCall:
+    """Call a tool when offered one and not yet answered by one; say what fits a schema; else say something."""
+    said = " ".join(str(message.text) for message in request.messages)
+    if request.schema:
+        return json.dumps(_filled(request.schema, said))
+    if request.tools and request.messages[-1].type == "human":
+        named = [tool for tool in request.tools if tool.name == request.tool_choice]
+        tool = (named or request.tools)[0]
+        return call(tool.name, **_filled(tool.parameters, said))
+    return "Well, thank you for asking."
+
+
+def _filled(schema: Any, said: str) -> Any:
+    """The smallest value that fits a schema; texts are what was said in quotes, if anything was."""
+    if "enum" in schema:
+        return schema["enum"][0]
+    if schema.get("type") == "object":
+        return {name: _filled(inner, said) for name, inner in schema.get("properties", {}).items()}
+    quoted = re.search(r"'([^']+)'", said)
+    values: dict[str, JSON] = {"integer": 3, "number": 3.0, "boolean": True, "array": [], "null": None}
+    return values.get(schema.get("type", "string"), quoted.group(1) if quoted else "a fine day")
+
+
+class TestAsChatModel(ChatModelUnitTests):
+    @property
+    def chat_model_class(self) -> type[ChatRingwall]:
+        return ChatRingwall
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"provider": HostedModel("tiny", window=8192)}
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[str]:
+    """The address of a server behind which a willing script speaks."""
+    with serving(ScriptedModel(willing)) as base_url:
+        yield base_url
+
+
+class TestAsChatModelOverHttp(ChatModelIntegrationTests):
+    @property
+    def chat_model_class(self) -> type[ChatRingwall]:
+        return ChatRingwall
+
+    @pytest.fixture(autouse=True)
+    def hosted_by(self, served: str) -> None:
+        self.base_url = served
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        # A chat model that is called synchronously has a loop of its own, and drops it without a farewell.
+        def client() -> httpx.AsyncClient:
+            return httpx.AsyncClient(limits=httpx.Limits(max_keepalive_connections=0))
+
+        return {"provider": HostedModel("scripted", base_url=self.base_url, window=8192, client=client)}
