@@ -49,7 +49,7 @@ from ringwall.model import (
     collect,
 )
 from ringwall.model.contract import SCHEMA, TOOLS, ModelProviderContract
-from ringwall.model.langchain import ChatRingwall
+from ringwall.model.langchain import ChatRingwall, as_chat_model
 from ringwall.schema import JSON
 from ringwall_hosted import HostedModel, Retries, Timeouts
 from ringwall_llama import LlamaCpp
