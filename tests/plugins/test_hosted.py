@@ -104,11 +104,22 @@ def scripted() -> Iterator[str]:
 
 
 class TestHostedModel(ModelProviderContract):
+    sent = 0
+
     @pytest.fixture
     async def model(self, scripted: str) -> AsyncIterator[ModelProvider]:
-        model = HostedModel("scripted", base_url=scripted, window=8192)
+        async def count(request: httpx.Request) -> None:
+            self.sent += 1
+
+        def client() -> httpx.AsyncClient:
+            return httpx.AsyncClient(event_hooks={"request": [count]})
+
+        model = HostedModel("scripted", base_url=scripted, window=8192, client=client)
         yield model
         await model.close()
+
+    def received(self, model: ModelProvider) -> int:
+        return self.sent
 
 
 async def test_the_bundled_model_answers_through_it_as_it_does_without() -> None:
