@@ -11,11 +11,13 @@ import weakref
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import llama_cpp
 import numpy as np
+import numpy.typing as npt
 
 from ringwall.errors import BadModelFile, BadReply, ContextOverflow, InvalidInput, ProviderUnavailable
 from ringwall.label import Label
@@ -24,6 +26,8 @@ from ringwall_llama.gguf import check_gguf
 from ringwall_llama.prompt import Piece
 
 _log: Final = logging.getLogger("ringwall.llama")
+
+Logits = npt.NDArray[np.float32]
 
 _BATCH: Final = 512
 """Prompt tokens handed to llama.cpp at once."""
@@ -111,6 +115,27 @@ class Engine:
             found.insert(0, bos)
         return found
 
+    def call_probability(self, prompt: list[int], sampling: Sampling, *, label: Label, stop: Stop) -> float:
+        """How likely the model is to begin its reply with a brace. Raises `ContextOverflow` as `generate` does."""
+        self._check_fits(prompt, sampling.max_tokens)
+        with self._interruptible(stop):
+            self._read(self._reuse(prompt, label), stop)
+        if stop:
+            return 0.0
+        logits = _logits(self._context, self._vocab).astype(np.float64)
+        weights = np.exp(logits - logits.max())
+        return float(weights[self._braces].sum() / weights.sum())
+
+    @cached_property
+    def _braces(self) -> list[int]:
+        """The tokens that begin with an opening brace."""
+        count = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        return [token for token in range(count) if self._text(token).startswith(b"{")]
+
+    def _check_fits(self, prompt: list[int], reserved: int) -> None:
+        if len(prompt) + reserved > self.window:
+            raise ContextOverflow(len(prompt), self.window, reserved=reserved)
+
     def generate(
         self, prompt: list[int], sampling: Sampling, *, label: Label, stop: Stop, grammar: str = ""
     ) -> Generator[str, None, None]:
@@ -119,8 +144,7 @@ class Engine:
         Each item is one token's text, empty while a character is incomplete. Raises `ContextOverflow` if the
         prompt and `sampling.max_tokens` do not fit.
         """
-        if len(prompt) + sampling.max_tokens > self.window:
-            raise ContextOverflow(len(prompt), self.window, reserved=sampling.max_tokens)
+        self._check_fits(prompt, sampling.max_tokens)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         with _Sampler(self._vocab, sampling, grammar) as sampler, self._interruptible(stop):
             unread = self._reuse(prompt, label)
@@ -226,12 +250,11 @@ class _Sampler(AbstractContextManager["_Sampler"]):
         return token
 
     def _bound_choice(self, context: Any) -> int:
-        size = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        logits = llama_cpp.llama_get_logits_ith(context, -1)
-        tokens = np.zeros(size, dtype=[("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-        tokens["id"], tokens["logit"] = np.arange(size), np.ctypeslib.as_array(logits, (size,))
+        logits = _logits(context, self._vocab)
+        tokens = np.zeros(logits.size, dtype=[("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+        tokens["id"], tokens["logit"] = np.arange(logits.size), logits
         first = ctypes.cast(tokens.ctypes.data, ctypes.POINTER(llama_cpp.llama_token_data))
-        return self._apply(self._bound, first, size)
+        return self._apply(self._bound, first, logits.size)
 
     def _allows(self, token: int) -> bool:
         only = llama_cpp.llama_token_data(id=token, logit=1.0, p=0.0)
@@ -247,6 +270,12 @@ class _Sampler(AbstractContextManager["_Sampler"]):
     def __exit__(self, *_: object) -> None:
         llama_cpp.llama_sampler_free(self._free)
         llama_cpp.llama_sampler_free(self._bound)
+
+
+def _logits(context: Any, vocab: Any) -> Logits:
+    """The logits of the token to come, by token; llama.cpp's own memory, until the next token is read."""
+    size = llama_cpp.llama_vocab_n_tokens(vocab)
+    return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, -1), (size,))
 
 
 def _chain(first: Any, sampling: Sampling) -> Any:

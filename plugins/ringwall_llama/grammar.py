@@ -39,35 +39,31 @@ map ::= "{" (text ": " value (", " text ": " value){0,7})? "}"
 """
 
 
-def of_schema(schema: JsonSchema, *, max_chars: int) -> str:
+def of_schema(schema: JsonSchema, *, max_tokens: int) -> str:
     """The grammar of JSON that fits `schema`.
 
-    A string without a bound gets one of `max_chars` characters. Raises `InvalidInput` for what is no schema.
+    A string without a bound gets one, such that all strings together are likely to fit `max_tokens`.
+    Raises `InvalidInput` for what is no schema.
     """
-    rules = _Rules(max_chars)
+    rules = _Rules(max_tokens, schema)
     return rules.text(rules.of(schema))
 
 
-def of_arguments(tool: ToolSpec, *, max_chars: int) -> str:
+def of_arguments(tool: ToolSpec, *, max_tokens: int) -> str:
     """The grammar of the arguments of `tool`, after a space."""
-    rules = _Rules(max_chars)
+    rules = _Rules(max_tokens, tool.parameters)
     return rules.text(f'" " {rules.of(_as_object(tool))}')
 
 
-def of_calls(tools: Sequence[ToolSpec], *, max_chars: int) -> str:
+def of_calls(tools: Sequence[ToolSpec], *, max_tokens: int) -> str:
     """The grammar of a call of one of `tools`: `{"name": ..., "arguments": ...}`."""
-    rules = _Rules(max_chars)
-    return rules.text(_calls(tools, rules))
+    rules = _Rules(max_tokens, max((tool.parameters for tool in tools), key=_strings))
+    return rules.text(_any(f'{_quoted(call_text(tool.name))} " " {rules.of(_as_object(tool))} "}}"' for tool in tools))
 
 
-def of_words_or_calls(tools: Sequence[ToolSpec], *, max_chars: int) -> str:
-    """The grammar of a reply that is a call if it begins with a brace, and words if not."""
-    rules = _Rules(max_chars)
-    return rules.text(rf"{_calls(tools, rules)} | [^{{ \t\n\r] [^\x00]*")
-
-
-def _calls(tools: Sequence[ToolSpec], rules: _Rules) -> str:
-    return _any(f'{_quoted(call_text(tool.name))} " " {rules.of(_as_object(tool))} "}}"' for tool in tools)
+def _strings(schema: JsonSchema) -> int:
+    """Roughly how many strings JSON that fits `schema` holds."""
+    return str(schema).count("'string'")
 
 
 def _as_object(tool: ToolSpec) -> JsonSchema:
@@ -78,8 +74,9 @@ def _as_object(tool: ToolSpec) -> JsonSchema:
 class _Rules:
     """Collects the rules of one grammar."""
 
-    def __init__(self, max_chars: int) -> None:
-        self._max_chars = min(max_chars, MAX_REPEATED)
+    def __init__(self, max_tokens: int, largest: JsonSchema) -> None:
+        # A token is four characters of English, but may be one: all strings together get a character for each.
+        self._max_chars = min(max(max_tokens // max(_strings(largest), 1), 16), MAX_REPEATED)
         self._rules: list[str] = []
 
     def of(self, schema: JsonSchema) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from jinja2 import TemplateError
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from ringwall.errors import InvalidInput
-from ringwall.model.base import ModelRequest, ToolSpec
+from ringwall.model.base import ModelRequest
+from ringwall.schema import JsonSchema
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessage, BaseMessage
@@ -20,6 +20,8 @@ CHATML: Final = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """The template of a model that brings none."""
+
+_TOOLS_ARE: Final = "You have access to functions. If you decide to invoke a function, reply with JSON only, one of:"
 
 _MARK: Final = "\ue000{}\ue001"
 """Stands for the content of a message while the template is rendered (private use characters)."""
@@ -62,11 +64,11 @@ def call_text(name: str, arguments: str = "") -> str:
 
 
 def _turns(request: ModelRequest) -> list[tuple[str, str]]:
-    """Role and text of each turn; the tools, if any, are explained in the system turn."""
+    """Role and text of each turn; what form the reply may take is explained in the system turn."""
     turns = [_turn(message) for message in request.messages]
-    if request.tools:
+    if explained := _explained(request):
         first = turns.pop(0)[1] + "\n\n" if turns and turns[0][0] == "system" else ""
-        turns.insert(0, ("system", first + _explained(request.tools)))
+        turns.insert(0, ("system", first + explained))
     return turns
 
 
@@ -84,19 +86,20 @@ def _calls_of(message: AIMessage) -> str:
     return "\n".join(call_text(call["name"], json.dumps(call["args"])) for call in message.tool_calls)
 
 
-def _explained(tools: Sequence[ToolSpec]) -> str:
-    lines = [f"- {tool.name}({_signature(tool)}): {tool.description}" for tool in tools]
-    example = call_text("tool", '{"argument": "value"}')
-    return "\n".join(["Tools:", *lines, f"To use a tool, reply with JSON only: {example}"])
+def _explained(request: ModelRequest) -> str:
+    """Schemas and tools by an example of each: a small model is lost in a JSON schema."""
+    if request.schema is not None:
+        return f"Reply with JSON only, like {_example(request.schema)}"
+    if not request.tools:
+        return ""
+    calls = [f"{call_text(tool.name, _example(tool.parameters))}  # {tool.description}" for tool in request.tools]
+    return "\n".join([_TOOLS_ARE, *calls, "Otherwise answer in plain words."])
 
 
-def _signature(tool: ToolSpec) -> str:
-    """The arguments and their types, in a few tokens: a small model is lost in a JSON schema."""
-    properties: Any = tool.parameters.get("properties", {})
-    return ", ".join(f"{name}: {_kind(schema)}" for name, schema in properties.items())
+def _example(schema: JsonSchema) -> str:
+    properties: Any = schema.get("properties", {})
+    return json.dumps({name: _kind(part) for name, part in properties.items()})
 
 
 def _kind(schema: Any) -> str:
-    if "enum" in schema:
-        return " | ".join(json.dumps(value) for value in schema["enum"])
-    return str(schema.get("type", "any"))
+    return " | ".join(map(str, schema["enum"])) if "enum" in schema else str(schema.get("type", "any"))

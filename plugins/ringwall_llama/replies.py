@@ -8,16 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from ringwall.errors import BadReply
-from ringwall.model.base import Delta, ModelRequest, RequestedCall, Sampling, Usage
-
-
-def reply_to(request: ModelRequest, *, opening: str) -> ReplyReader:
-    """The reader of replies to `request`, which begin with `opening`."""
-    if request.schema is not None:
-        return JsonReply()
-    if not request.tools:
-        return Words(request.sampling)
-    return Call(opening) if request.tool_choice is not None else WordsOrCall(request.sampling)
+from ringwall.model.base import Delta, RequestedCall, Sampling, Usage
 
 
 class ReplyReader(ABC):
@@ -92,24 +83,6 @@ class Call(ReplyReader):
         arguments = json.dumps(call["arguments"], ensure_ascii=False)
         made = RequestedCall(f"call-{uuid4().hex[:12]}", call["name"], arguments)
         return Delta("", (made,), usage, "tool_calls")
-
-
-class WordsOrCall(ReplyReader):
-    """A call if it begins with a brace, else words: so the grammar has it."""
-
-    def __init__(self, sampling: Sampling) -> None:
-        self._sampling = sampling
-        self._found: ReplyReader | None = None
-
-    def add(self, text: str) -> str:
-        if self._found is None and text:
-            self._found = Call("") if text.startswith("{") else Words(self._sampling)
-        said = self._found.add(text) if self._found else ""
-        self.ended = self._found is not None and self._found.ended
-        return said
-
-    def end(self, usage: Usage) -> Delta:
-        return (self._found or Words(self._sampling)).end(usage)
 
 
 def _parsed(text: str) -> Any:

@@ -112,7 +112,7 @@ async def test_every_kind_of_message_finds_its_place(llama: LlamaCpp) -> None:
         ToolMessage("Hotel Tejo", tool_call_id="1"),
         HumanMessage([{"type": "text", "text": "What is it called?"}]),
     ]
-    answer = await collect(llama.stream(ModelRequest(tuple(messages), tools=TOOLS, sampling=Sampling(max_tokens=24))))
+    answer = await collect(llama.stream(ModelRequest(tuple(messages), tools=TOOLS, sampling=Sampling(max_tokens=64))))
     assert answer.text or answer.calls
 
 
@@ -195,7 +195,7 @@ def fits(leaf: JSON, schema: Any) -> None:
 @given(schema=_schemas)
 def test_no_schema_makes_anything_but_a_grammar_or_a_callers_mistake(schema: JsonSchema) -> None:
     with contextlib.suppress(InvalidInput):
-        assert "root ::=" in of_schema(schema, max_chars=32)
+        assert "root ::=" in of_schema(schema, max_tokens=32)
 
 
 async def test_a_schema_that_refers_to_itself_has_replies_too(llama: LlamaCpp) -> None:
@@ -225,6 +225,16 @@ async def test_json_that_does_not_get_to_its_end_is_a_bad_reply(llama: LlamaCpp)
     request = ModelRequest((HumanMessage(BOOKING),), schema=SCHEMA, sampling=Sampling(max_tokens=3))
     with pytest.raises(BadReply, match="max_tokens"):
         await collect(llama.stream(request))
+
+
+@pytest.mark.parametrize(("question", "called"), [(BOOKING, "book_table"), ("What is 2 plus 2?", None)])
+async def test_the_bundled_model_calls_a_tool_when_the_question_is_one_for_it(
+    llama: LlamaCpp, question: str, called: str | None
+) -> None:
+    request = ModelRequest((HumanMessage(question),), tools=TOOLS, sampling=Sampling(max_tokens=48))
+    answer = await collect(llama.stream(request))
+    assert [call.name for call in answer.calls] == ([called] if called else [])
+    assert bool(answer.text) == (called is None)
 
 
 async def test_a_tool_that_is_not_on_offer_cannot_be_forced(llama: LlamaCpp) -> None:
