@@ -7,6 +7,7 @@ import ctypes
 import logging
 import math
 import os
+import sys
 import weakref
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -298,9 +299,16 @@ def _params(context: int, threads: int | None) -> Any:
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = context
     params.n_batch = params.n_ubatch = min(context, _BATCH)
-    params.n_threads = params.n_threads_batch = threads or len(os.sched_getaffinity(0))
+    params.n_threads = params.n_threads_batch = threads or _cpus()
     params.no_perf = True
     return params
+
+
+def _cpus() -> int:
+    """The processors this process may use; not every system can tell them from all there are."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _flag_is_set() -> Any:

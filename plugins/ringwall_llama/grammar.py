@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from ringwall.errors import InvalidInput
@@ -23,6 +25,11 @@ MAX_REPEATED: Final = 1000
 _MOST_ITEMS: Final = 8
 """Of a list without a bound: a small model cannot be trusted to end one."""
 
+_DEEPEST: Final = 3
+"""How often what refers to itself is found within itself: a small model cannot be trusted to come out again."""
+
+_MOST_RULES: Final = 5000
+
 _UNWRITABLE: Final = re.compile("[\ud800-\udfff\U00040000-\U0010ffff]")
 """Halves of characters, and planes without any: a vocabulary may lack their bytes, so they are escaped."""
 
@@ -34,8 +41,8 @@ number ::= "-"? whole ("." [0-9]{1,6})?
 boolean ::= "true" | "false"
 null ::= "null"
 text ::= "\"" char{0,200} "\""
-value ::= text | number | boolean | null | "[" (value (", " value){0,7})? "]" | map
-map ::= "{" (text ": " value (", " text ": " value){0,7})? "}"
+plain ::= text | number | boolean | null
+value ::= plain | "[" (plain (", " plain){0,7})? "]" | "{" (text ": " plain (", " text ": " plain){0,7})? "}"
 """
 
 
@@ -90,12 +97,11 @@ class _Rules:
                 expected="a JSON schema of objects, lists, strings, numbers, booleans and choices",
             ) from error
 
-    def add(self, body: str = "") -> str:
+    def add(self, body: str) -> str:
+        if len(self._rules) == _MOST_RULES:
+            raise ValueError("too large")
         self._rules.append(body)
         return f"r{len(self._rules) - 1}"
-
-    def put(self, name: str, body: str) -> None:
-        self._rules[int(name[1:])] = body
 
     def text(self, root: str) -> str:
         named = (f"r{number} ::= {body}" for number, body in enumerate(self._rules))
@@ -107,7 +113,7 @@ class _Document:
 
     def __init__(self, schema: JsonSchema, rules: _Rules, max_chars: int) -> None:
         self._schema, self._rules, self._max_chars = schema, rules, max_chars
-        self._references: dict[str, str] = {}
+        self._open = Counter[str]()
 
     def rule(self, schema: Any) -> str:
         return self._rules.add(self._body(schema))
@@ -124,7 +130,7 @@ class _Document:
         if "allOf" in schema:
             return self._body(self._merged(schema))
         if choices := schema.get("anyOf") or schema.get("oneOf"):
-            return _any(self.rule(choice) for choice in choices)
+            return _any(self._possible(choices))
         return self._typed(schema, schema.get("type"))
 
     def _typed(self, schema: dict[str, Any], kind: Any) -> str:
@@ -145,11 +151,19 @@ class _Document:
         raise ValueError(f"unknown type {kind!r}")
 
     def _reference(self, pointer: str) -> str:
-        if pointer not in self._references:
-            # Named before it is made: a schema may refer to itself.
-            self._references[pointer] = name = self._rules.add()
-            self._rules.put(name, self._body(self._find(pointer)))
-        return self._references[pointer]
+        if self._open[pointer] == _DEEPEST:
+            raise _ImpossibleError(f"{pointer} always contains itself")
+        self._open[pointer] += 1
+        try:
+            return self.rule(self._find(pointer))
+        finally:
+            self._open[pointer] -= 1
+
+    def _possible(self, schemas: Iterable[Any]) -> Iterator[str]:
+        """The rules of `schemas`, without those that nothing fits."""
+        for schema in schemas:
+            with suppress(_ImpossibleError):
+                yield self.rule(schema)
 
     def _find(self, pointer: str) -> Any:
         found: Any = self._schema
@@ -177,13 +191,22 @@ class _Document:
             raise ValueError(f"required but not described: {sorted(missing)}")
         if not properties:
             return self._map(schema.get("additionalProperties", True))
-        members = {name: f"{_literal(name, ': ')} {self.rule(part)}" for name, part in properties.items()}
-        must = [member for name, member in members.items() if name in required]
-        may = [member for name, member in members.items() if name not in required]
+        must = [self._member(name, self.rule(properties[name])) for name in properties if name in required]
+        may = [
+            self._member(name, rule)
+            for name in properties
+            if name not in required
+            for rule in self._possible([properties[name]])
+        ]
+        if not must and not may:
+            return '"{}"'
         if must:
             return f'"{{" {_list(must)} {_optional(may)} "}}"'
         first = _any(f"{member} {_optional(may[number:])}" for number, member in enumerate(may, 1))
         return f'"{{" ({first})? "}}"'
+
+    def _member(self, name: str, rule: str) -> str:
+        return f"{_literal(name, ': ')} {rule}"
 
     def _map(self, values: Any) -> str:
         if values is False:
@@ -196,9 +219,10 @@ class _Document:
             return f'"[" {_list(self.rule(item) for item in schema["prefixItems"])} "]"'
         least = schema.get("minItems", 0)
         most = min(schema.get("maxItems", max(least, _MOST_ITEMS)), MAX_REPEATED)
-        if most == 0:
+        found = list(self._possible([schema.get("items", True)])) if most else []
+        if not found and not least:
             return '"[]"'
-        item = self.rule(schema.get("items", True))
+        item = _any(found)
         items = f'{item} (", " {item}){{{max(least - 1, 0)},{most - 1}}}'
         return f'"[" {items} "]"' if least else f'"[" ({items})? "]"'
 
@@ -208,6 +232,10 @@ class _Document:
         if least > most:
             raise ValueError(f"a string of at least {least} characters and at most {most}")
         return rf'"\"" char{{{least},{most}}} "\""'
+
+
+class _ImpossibleError(ValueError):
+    """Nothing fits this part of a schema: whoever has a choice goes without it."""
 
 
 def _integer(schema: dict[str, Any]) -> str:
@@ -225,7 +253,7 @@ def _bound(schema: dict[str, Any], inclusive: str, exclusive: str, step: int) ->
 
 def _any(bodies: Iterable[str]) -> str:
     if not (choices := " | ".join(bodies)):
-        raise ValueError("a choice of nothing")
+        raise _ImpossibleError("a choice of nothing")
     return choices
 
 

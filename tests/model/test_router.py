@@ -56,9 +56,7 @@ class TestRouter(ModelProviderContract):
         return Router(Failing(ProviderUnavailable("busy")), ScriptedModel(obliging, window=100))
 
 
-@pytest.mark.parametrize(
-    "error", [ProviderUnavailable("busy"), BadReply("garbage"), FlowDenied("not for you")]
-)
+@pytest.mark.parametrize("error", [ProviderUnavailable("busy"), BadReply("garbage"), FlowDenied("not for you")])
 async def test_the_next_answers_when_one_fails_before_its_first_word(error: RingwallError) -> None:
     reply = await collect(Router(Failing(error), ScriptedModel(["Hi."])).stream(HELLO))
     assert reply.text == "Hi."

@@ -199,7 +199,8 @@ def test_no_schema_makes_anything_but_a_grammar_or_a_callers_mistake(schema: Jso
 
 
 async def test_a_schema_that_refers_to_itself_has_replies_too(llama: LlamaCpp) -> None:
-    tree: JsonSchema = {"type": "object", "properties": {"leaf": {"$ref": "#/$defs/tree"}}, "required": []}
+    branch: JsonSchema = {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/tree"}]}
+    tree: JsonSchema = {"type": "object", "properties": {"leaf": branch}, "required": ["leaf"]}
     request = ModelRequest((HumanMessage("Grow."),), schema={"$ref": "#/$defs/tree", "$defs": {"tree": tree}})
     assert isinstance(json.loads((await collect(llama.stream(request))).text), dict)
 
