@@ -58,6 +58,7 @@ _HOMES = {
 
 __all__ = [
     "ACL",
+    "PUBLIC",
     "App",
     "Approval",
     "CallContext",
@@ -69,7 +70,6 @@ __all__ = [
     "Label",
     "Labelled",
     "MemoryStore",
-    "PUBLIC",
     "Pipeline",
     "Policy",
     "Principal",

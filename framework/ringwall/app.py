@@ -20,6 +20,7 @@ from ringwall.deployment.base import Policy
 from ringwall.deployment.gates import may_release, question_label
 from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus
 from ringwall.deployment.runlog import RunLog, event_label
+from ringwall.door import Door
 from ringwall.errors import (
     ActionDenied,
     FlowDenied,
@@ -106,7 +107,7 @@ class App:
         self.models = (model,) if isinstance(model, ModelProvider) else tuple(model)
         self.pipeline = pipeline or ordinary_pipeline()
         self._deadline = deadline
-        self._runner: asyncio.Runner | None = None
+        self._door = Door()
         parts = Parts(
             self.policy,
             self.documents,
@@ -175,18 +176,11 @@ class App:
         return self.run_sync(self.ask(question, as_=as_, intent=intent))
 
     def run_sync(self, work: Coroutine[Any, Any, T]) -> T:
-        """The one synchronous door: run any of the app's coroutines to its end, on a loop that the app keeps.
+        """The one synchronous door: run any of the app's coroutines to its end, from any thread.
 
-        Raises `InvalidInput` when called from async code, which must `await` instead.
+        The work runs on an event loop that the app keeps. Raises `InvalidInput` when called from async code.
         """
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            if self._runner is None:
-                self._runner = asyncio.Runner()
-            return self._runner.run(work)
-        work.close()
-        raise InvalidInput("the synchronous door was opened from async code", hint="use `await app.ask(...)`")
+        return self._door.run(work)
 
     # Approving and resuming
 
@@ -295,10 +289,10 @@ class App:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.run_sync(self.close())
-        if self._runner is not None:
-            self._runner.close()
-            self._runner = None
+        try:
+            self.run_sync(self.close())
+        finally:
+            self._door.close()
 
     def runnable(self, *, as_: Principal) -> Runnable[str, str]:
         """The pipeline as a LangChain `Runnable` that asks on behalf of `as_`: text in, text out."""
