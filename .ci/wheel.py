@@ -33,9 +33,7 @@ print((time.process_time() - start) * 1000, *{name.partition(".")[0] for name in
 
 def fresh_import() -> tuple[float, set[str]]:
     """CPU milliseconds of `import ringwall` in a fresh process, and the top-level packages it loaded."""
-    milliseconds, *packages = subprocess.check_output(
-        [sys.executable, "-I", "-c", TIMED_IMPORT], text=True
-    ).split()
+    milliseconds, *packages = subprocess.check_output([sys.executable, "-I", "-c", TIMED_IMPORT], text=True).split()
     return float(milliseconds), set(packages)
 
 

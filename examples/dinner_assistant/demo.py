@@ -113,7 +113,7 @@ class Demo:
         self.console.print(f"[bold]{who.id}[/] asks: {question}")
         self.console.print("  ", end="")
         result = None
-        async for piece in app.stream(question, as_=who):
+        async for piece in app.stream(question, as_=who, intent=()):
             if isinstance(piece, RunResult):
                 result = piece
             else:

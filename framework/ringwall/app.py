@@ -227,9 +227,7 @@ class App:
             return _result(beginning.turn)
         return await self._execute(log, beginning.turn, beginning.place, None, deadline)
 
-    async def resume_stream(
-        self, run: str, *, deadline: float | None = None
-    ) -> AsyncGenerator[str | RunResult, None]:
+    async def resume_stream(self, run: str, *, deadline: float | None = None) -> AsyncGenerator[str | RunResult, None]:
         """Like `resume`, yielding the text as it is written."""
         log, beginning, done = await self._pick_up(run)
         if done:
@@ -370,9 +368,7 @@ class App:
         error.__cause__ = None
         return error
 
-    async def _streamed(
-        self, execute: Callable[[Sink], Awaitable[RunResult]]
-    ) -> AsyncGenerator[str | RunResult, None]:
+    async def _streamed(self, execute: Callable[[Sink], Awaitable[RunResult]]) -> AsyncGenerator[str | RunResult, None]:
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
         task = asyncio.ensure_future(execute(pieces.put))
         task.add_done_callback(lambda _: pieces.put_nowait(None))
@@ -392,9 +388,7 @@ class App:
         if beginning.app != self.name:
             raise UnknownRun(run)
         turn = beginning.turn
-        log = RunLog.restore(
-            self.journal, turn.principal, turn.question.value, events, intent=turn.intent
-        )
+        log = RunLog.restore(self.journal, turn.principal, turn.question.value, events, intent=turn.intent)
         return log, beginning
 
     async def _pick_up(self, run: str) -> tuple[RunLog, Beginning, bool]:

@@ -68,9 +68,7 @@ class Pipeline:
         return cast("tuple[Step, ...]", self.steps)
 
 
-async def run_steps(
-    steps: tuple[Step, ...], turn: Turn, *, start: int = 0, observe: Observer | None = None
-) -> Turn:
+async def run_steps(steps: tuple[Step, ...], turn: Turn, *, start: int = 0, observe: Observer | None = None) -> Turn:
     """Run `steps` from place `start` on until the last, or until the turn waits for somebody."""
     for place in range(start, len(steps)):
         before = turn

@@ -23,9 +23,7 @@ def find(ring: str, name: str) -> Any:
         if entry.name == name:
             return _load(ring, entry)
     offered = ", ".join(names(ring)) or "none"
-    raise UnknownPlugin(
-        f"no {ring} plugin is named {name!r}", expected=f"one of: {offered}", hint=_extra_hint(name)
-    )
+    raise UnknownPlugin(f"no {ring} plugin is named {name!r}", expected=f"one of: {offered}", hint=_extra_hint(name))
 
 
 def names(ring: str) -> list[str]:

@@ -55,9 +55,7 @@ class Principal:
     def __post_init__(self) -> None:
         kind, _, name = self.id.partition(":")
         if not kind or not name:
-            raise InvalidInput(
-                f"principal id {self.id!r} has no kind", expected="`kind:name`, as in `user:ana`"
-            )
+            raise InvalidInput(f"principal id {self.id!r} has no kind", expected="`kind:name`, as in `user:ana`")
         if TENANT_MARK in self.id or TENANT_MARK in self.tenant:
             raise InvalidInput(
                 f"principal {self.id!r} of tenant {self.tenant!r} contains {TENANT_MARK!r}",

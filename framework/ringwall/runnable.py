@@ -35,9 +35,7 @@ class AppRunnable(Runnable[str, str]):
             raise InvalidInput(f"run {result.run!r} waits for an approval", hint="approve it, then resume it")
         return result.text
 
-    async def astream(
-        self, input: str, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> AsyncIterator[str]:
+    async def astream(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[str]:
         async for piece in self._app.stream(input, as_=self._principal):
             if isinstance(piece, str):
                 yield piece

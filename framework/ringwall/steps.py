@@ -152,15 +152,13 @@ class Agent:
         pending = _pending(reply.calls, turn.rounds)
         message = Labelled(_call_message(pending, text=reply.text), turn.label)
         answer = turn.answer if pending else reply.text
-        return replace(
-            turn, messages=(*turn.messages, message), pending=pending, rounds=turn.rounds + 1, answer=answer
-        )
+        return replace(turn, messages=(*turn.messages, message), pending=pending, rounds=turn.rounds + 1, answer=answer)
 
     async def _reply(self, turn: Turn) -> Reply:
         request = ModelRequest(
             messages=tuple(message.value for message in turn.messages),
             label=turn.label,
-            tools=self._specs,
+            tools=self._offered(turn),
             sampling=self._sampling,
         )
         texts: list[str] = []
@@ -172,6 +170,13 @@ class Agent:
                     await self._outlet.write(delta.text)
                 calls.extend(delta.calls)
         return Reply("".join(texts), tuple(calls))
+
+    def _offered(self, turn: Turn) -> tuple[ToolSpec, ...]:
+        """The tools on offer: all, or with an intent those that it names and that were not asked for yet."""
+        if turn.intent is None:
+            return self._specs
+        asked = {call["name"] for message in turn.messages for call in getattr(message.value, "tool_calls", ())}
+        return tuple(spec for spec in self._specs if spec.name in turn.intent - asked)
 
     async def _act(self, turn: Turn) -> Turn:
         from langchain_core.messages import ToolMessage

@@ -108,13 +108,21 @@ class Engine:
     def eos(self) -> str:
         return self._special(llama_cpp.llama_vocab_eos(self._vocab))
 
-    def tokens(self, pieces: Sequence[Piece]) -> list[int]:
+    def prompt(self, pieces: Sequence[Piece]) -> list[int]:
         """The tokens of a prompt, exactly as the model will read them."""
-        found = [token for text, control in pieces for token in self._tokenize(text, control=control)]
+        found = [token for text, control in pieces for token in self.tokens(text, control=control)]
         bos = llama_cpp.llama_vocab_bos(self._vocab)
         if llama_cpp.llama_vocab_get_add_bos(self._vocab) and found[:1] != [bos]:
             found.insert(0, bos)
         return found
+
+    def tokens(self, text: str, *, control: bool = False) -> list[int]:
+        """The tokens of `text`; what looks like a control token is one only if `control` says so."""
+        data = text.encode("utf-8", "replace")
+        room = len(data) + 8
+        array = (llama_cpp.llama_token * room)()
+        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), array, room, False, control)
+        return list(array[:count])
 
     def call_probability(self, prompt: list[int], sampling: Sampling, *, label: Label, stop: Stop) -> float:
         """How likely the model is to begin its reply with a brace. Raises `ContextOverflow` as `generate` does."""
@@ -199,13 +207,6 @@ class Engine:
     def _count(self, *, prompt: int = 0, reused: int = 0, completion: int = 0) -> None:
         spent = self.spent
         self.spent = Spent(spent.prompt + prompt, spent.reused + reused, spent.completion + completion)
-
-    def _tokenize(self, text: str, *, control: bool) -> list[int]:
-        data = text.encode("utf-8", "replace")
-        room = len(data) + 8
-        array = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), array, room, False, control)
-        return list(array[:count])
 
     def _text(self, token: int) -> bytes:
         room = len(self._piece)

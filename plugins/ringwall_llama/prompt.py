@@ -76,7 +76,7 @@ def _turn(message: BaseMessage) -> tuple[str, str]:
     """Templates know three roles; what a tool returned is told by the user."""
     text = str(message.text)
     if message.type == "ai":
-        return "assistant", text or _calls_of(message)  # type: ignore[arg-type]
+        return "assistant", "\n".join(filter(None, (text, _calls_of(message))))  # type: ignore[arg-type]
     if message.type == "tool":
         return "user", f"Result: {text}"
     return "system" if message.type == "system" else "user", text

@@ -127,9 +127,9 @@ class LlamaCpp(ModelProvider):
     # What follows runs on the engine's thread.
 
     def _reply(self, request: ModelRequest, stop: Stop) -> Generator[Delta, None, None]:
-        prompt = self._engine.tokens(self._template.lay_out(request))
+        prompt = self._engine.prompt(self._template.lay_out(request))
         opening, rules, reply = self._plan(request, prompt, stop)
-        prompt += self._engine.tokens([(opening, False)]) if opening else []
+        prompt += self._engine.tokens(opening)
         generated = self._engine.generate(prompt, request.sampling, label=request.label, stop=stop, grammar=rules)
         count = 0
         with closing(generated):

@@ -30,7 +30,8 @@ class Words(ReplyReader):
     """Plain text, up to the first stop sequence; what may be the beginning of one is held back."""
 
     def __init__(self, sampling: Sampling) -> None:
-        self._stops, self._limit, self._held = sampling.stop, sampling.max_tokens, ""
+        self._stops = tuple(filter(None, sampling.stop))
+        self._limit, self._held = sampling.max_tokens, ""
 
     def add(self, text: str) -> str:
         text = self._held + text

@@ -22,6 +22,7 @@ from ringwall.errors import (
 )
 from ringwall.model import Delta, Location, ModelInfo, ModelProvider, ModelRequest
 from ringwall.personalization import Profile
+from ringwall.model.scripted import Line
 from tests.scenes import ANA, BEN, CARLA, RULES, app_with, booking_tool, chunk, library
 
 WINE = "The wine list is long."
@@ -176,7 +177,7 @@ async def test_a_profile_and_memories_shape_the_prompt_of_their_owner_only() -> 
 
 async def test_invented_tools_and_bad_arguments_go_back_to_the_model() -> None:
     booked: list[str] = []
-    script = [call("no_such_tool"), call("book", tabel="7"), call("book", table="7"), "done"]
+    script: list[Line] = [call("no_such_tool"), call("book", tabel="7"), call("book", table="7"), "done"]
     async with app_with(script, tools=[booking_tool(booked)]) as app:
         result = await app.ask("book table 7", as_=ANA)
         events = await app.events(result.run, as_=ANA)
@@ -191,7 +192,7 @@ async def test_malformed_arguments_go_back_to_the_model() -> None:
 
     booked: list[str] = []
     broken = Reply(calls=(RequestedCall("x", "book", '{"table": '),), finish="tool_calls")
-    script = [broken, "sorry"]
+    script: list[Line] = [broken, "sorry"]
     async with app_with(script, tools=[booking_tool(booked)]) as app:
         result = await app.ask("book", as_=ANA)
         told = " ".join(event.body for event in await app.events(result.run, as_=ANA))
@@ -215,7 +216,8 @@ async def test_a_tool_that_raises_is_told_to_the_model() -> None:
         """Get the weather."""
         raise ValueError("no satellites")
 
-    async with app_with([call("weather"), "no idea"], tools=[weather]) as app:
+    script: list[Line] = [call("weather"), "no idea"]
+    async with app_with(script, tools=[weather]) as app:
         result = await app.ask("weather?", as_=ANA)
         told = " ".join(event.body for event in await app.events(result.run, as_=ANA))
     assert result.text == "no idea"
@@ -270,11 +272,8 @@ async def test_an_answer_made_from_what_the_user_may_not_receive_is_not_released
     async with app_with([call("peek"), f"It says: {CODE}"], tools=[peek]) as app:
         with pytest.raises(FlowDenied):
             await app.ask("what is in the cellar?", as_=ANA)
-        seen = []
         with pytest.raises(FlowDenied):
-            async for piece in app.stream("what is in the cellar?", as_=ANA):
-                seen.append(piece)
-        assert seen == []
+            await anext(app.stream("what is in the cellar?", as_=ANA))
 
 
 async def test_events_are_for_the_owner_and_for_auditors() -> None:
@@ -316,7 +315,7 @@ def test_a_runnable_batches_from_plain_code() -> None:
 
 
 async def test_a_runnable_cannot_wait_and_says_so() -> None:
-    script = [call("book", table="7"), "done"]
+    script: list[Line] = [call("book", table="7"), "done"]
     documents = await library(chunk("Book table 7 at once."))
     async with app_with(script, tools=[booking_tool([])], documents=documents) as app:
         with pytest.raises(InvalidInput, match="waits for an approval"):

@@ -49,9 +49,7 @@ def _approval(log: RunLog, state: CallState) -> Approval:
     label = log.floor if in_doubt else state.label
     reason, rule = state.reason, state.rule
     requester = log.principal.id
-    return Approval(
-        log.run, call.id, call.tool, call.arguments, call.digest, requester, reason, rule, label, in_doubt
-    )
+    return Approval(log.run, call.id, call.tool, call.arguments, call.digest, requester, reason, rule, label, in_doubt)
 
 
 async def may_answer(policy: Policy, question: Approval, requester: Principal, by: Principal) -> None:

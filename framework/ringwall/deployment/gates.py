@@ -68,9 +68,7 @@ class GatedStore(DocumentStore):
         await self._inner.set_readers(documents, readers)
 
     async def _may_write(self) -> None:
-        decision = await caused_by(
-            self._policy, self._log.principal, self._log.causes, "write", "documents"
-        )
+        decision = await caused_by(self._policy, self._log.principal, self._log.causes, "write", "documents")
         if not decision:
             raise ActionDenied(f"this run may not write documents: {decision.reason}", rule=decision.rule)
 

@@ -43,9 +43,7 @@ class GatedTools(ToolRunner):
                 return _waiting(prepared.tool)
         return await self._decide(prepared, context, state)
 
-    async def _decide(
-        self, prepared: PreparedCall, context: CallContext, state: CallState | None
-    ) -> ToolOutcome:
+    async def _decide(self, prepared: PreparedCall, context: CallContext, state: CallState | None) -> ToolOutcome:
         label = self._label(prepared)
         if not await self._may_be_told(prepared, label):
             return await self._refuse(prepared, "its receiver may not receive what the arguments tell", "flow")
@@ -80,9 +78,9 @@ class GatedTools(ToolRunner):
     async def _may_be_told(self, prepared: PreparedCall, label: Label) -> bool:
         """Whether the recipients named in the call, or else the tool itself, may receive its arguments."""
         tenant = self._log.principal.tenant
-        receivers = [
-            Principal(f"to:{name}", tenant) for name in _recipients(prepared)
-        ] or [Principal(f"tool:{prepared.tool.name}", tenant)]
+        receivers = [Principal(f"to:{name}", tenant) for name in _recipients(prepared)] or [
+            Principal(f"tool:{prepared.tool.name}", tenant)
+        ]
         for receiver in receivers:
             if not label.may_flow_to(await self._policy.grants(receiver)):
                 return False

@@ -53,9 +53,7 @@ class FunctionTool(Tool):
         try:
             checked = self._model.model_validate(arguments)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or self.name}: {e['msg']}" for e in error.errors()
-            )
+            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or self.name}: {e['msg']}" for e in error.errors())
             raise InvalidInput(f"the arguments of {self.name} do not fit: {problems}") from None
         return {name: getattr(checked, name) for name in type(checked).model_fields}
 

@@ -127,9 +127,7 @@ class ModelProviderContract:
         together = await asyncio.gather(*(self.reply(model, request) for request in requests))
         assert [reply.text for reply in together] == [reply.text for reply in alone]
 
-    async def test_a_prompt_beyond_the_window_is_refused_by_how_many_tokens(
-        self, model: ModelProvider
-    ) -> None:
+    async def test_a_prompt_beyond_the_window_is_refused_by_how_many_tokens(self, model: ModelProvider) -> None:
         before = self.received(model)
         with pytest.raises(ContextOverflow) as caught:
             await anext(model.stream(self.too_long(model)))
@@ -144,9 +142,7 @@ class ModelProviderContract:
         check_arguments(reply.text)
 
     @pytest.mark.parametrize("choice", ["book_table", "find_hotel", ANY_TOOL])
-    async def test_a_forced_tool_is_called_with_arguments_that_parse(
-        self, model: ModelProvider, choice: str
-    ) -> None:
+    async def test_a_forced_tool_is_called_with_arguments_that_parse(self, model: ModelProvider, choice: str) -> None:
         self.needs(model, Ability.TOOLS)
         request = ModelRequest(
             (HumanMessage(BOOKING),), tools=TOOLS, tool_choice=choice, sampling=Sampling(max_tokens=64)

@@ -123,9 +123,7 @@ class _FromLangChain(ModelProvider):
         except RingwallError:
             raise
         except Exception as error:
-            raise _mapped(
-                error, provider=self._info.name, begun=begun, tokens=tokens, info=self._info
-            ) from error
+            raise _mapped(error, provider=self._info.name, begun=begun, tokens=tokens, info=self._info) from error
         if not rest:
             raise BadReply("the chat model said nothing at all", provider=self._info.name)
         yield _last_delta(add_ai_message_chunks(*rest), request, self._info.name)
@@ -218,9 +216,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _status(error: Exception) -> int:
-    status = getattr(error, "status_code", None) or getattr(
-        getattr(error, "response", None), "status_code", 0
-    )
+    status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", 0)
     return status if isinstance(status, int) else 0
 
 
@@ -235,9 +231,7 @@ def _retry_after(error: Exception) -> float | None:
 # ---- any provider is a chat model
 
 
-def as_chat_model(
-    provider: ModelProvider, *, label: Label = BOTTOM, sampling: Sampling = _DEFAULT
-) -> ChatRingwall:
+def as_chat_model(provider: ModelProvider, *, label: Label = BOTTOM, sampling: Sampling = _DEFAULT) -> ChatRingwall:
     """Make a LangChain chat model of any provider.
 
     LangChain's messages carry no labels: `label` is what everything sent through this model is taken to be
@@ -482,9 +476,7 @@ class _Background:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                thread = threading.Thread(
-                    target=_serve, args=(self._loop,), name="ringwall-sync", daemon=True
-                )
+                thread = threading.Thread(target=_serve, args=(self._loop,), name="ringwall-sync", daemon=True)
                 thread.start()
                 weakref.finalize(self, _stop, self._loop, thread)
             return self._loop

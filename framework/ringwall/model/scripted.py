@@ -56,9 +56,7 @@ class ScriptedModel(ModelProvider):
         self._ask = script if callable(script) else None
         self._lines = () if callable(script) else tuple(_spoken(line) for line in script)
         if not self._ask and not self._lines:
-            raise InvalidInput(
-                "an empty script", expected="at least one line", hint='ScriptedModel(["Hello."])'
-            )
+            raise InvalidInput("an empty script", expected="at least one line", hint='ScriptedModel(["Hello."])')
 
     @property
     def info(self) -> ModelInfo:
