@@ -224,14 +224,14 @@ class App:
         """
         log, beginning, done = await self._pick_up(run)
         if done:
-            return _result(beginning.turn)
+            return await self._again(log, beginning.turn)
         return await self._execute(log, beginning.turn, beginning.place, None, deadline)
 
     async def resume_stream(self, run: str, *, deadline: float | None = None) -> AsyncGenerator[str | RunResult, None]:
         """Like `resume`, yielding the text as it is written."""
         log, beginning, done = await self._pick_up(run)
         if done:
-            yield _result(beginning.turn)
+            yield await self._again(log, beginning.turn)
             return
         turn, place = beginning.turn, beginning.place
         async for piece in self._streamed(lambda sink: self._execute(log, turn, place, sink, deadline)):
@@ -351,6 +351,12 @@ class App:
             raise FlowDenied("the answer rests on what you may not receive")
         log.note("run.finished", {})
         await log.flush(status=RunStatus.DONE)
+        return _result(turn)
+
+    async def _again(self, log: RunLog, turn: Turn) -> RunResult:
+        """The result of a run that is done, if its principal may still receive it."""
+        if not log.floor.may_flow_to(await self.policy.grants(log.principal)):
+            raise FlowDenied("the answer rests on what you may not receive any more")
         return _result(turn)
 
     async def _end(self, log: RunLog, kind: str, body: dict[str, JSON], status: RunStatus) -> None:

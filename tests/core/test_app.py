@@ -21,8 +21,8 @@ from ringwall.errors import (
     UnknownRun,
 )
 from ringwall.model import Delta, Location, ModelInfo, ModelProvider, ModelRequest
-from ringwall.personalization import Profile
 from ringwall.model.scripted import Line
+from ringwall.personalization import Profile
 from tests.scenes import ANA, BEN, CARLA, RULES, app_with, booking_tool, chunk, library
 
 WINE = "The wine list is long."

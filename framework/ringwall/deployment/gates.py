@@ -57,6 +57,8 @@ class GatedStore(DocumentStore):
 
     async def upsert(self, chunks: Sequence[Chunk]) -> None:
         await self._may_write()
+        for chunk in chunks:
+            self._may_be_read_by(chunk.readers)
         await self._inner.upsert(chunks)
 
     async def delete(self, documents: Sequence[str]) -> None:
@@ -65,7 +67,13 @@ class GatedStore(DocumentStore):
 
     async def set_readers(self, documents: Sequence[str], readers: ACL) -> None:
         await self._may_write()
+        self._may_be_read_by(readers)
         await self._inner.set_readers(documents, readers)
+
+    def _may_be_read_by(self, readers: ACL) -> None:
+        """Refuse readers who may not receive everything the run has seen: a document must not publish it."""
+        if not all(readers <= acl for acl in self._log.floor.secrecy):
+            raise FlowDenied("these readers may not receive what this run has read", hint="name fewer readers")
 
     async def _may_write(self) -> None:
         decision = await caused_by(self._policy, self._log.principal, self._log.causes, "write", "documents")
@@ -143,6 +151,8 @@ class GatedProfiles(ProfileStore):
 
     async def put(self, principal: Principal, profile: Profile) -> None:
         _own(self._log, principal)
+        if not self._log.floor.influence <= {principal.id}:
+            raise FlowDenied("only the user's own words may change a profile", hint="change it outside of a run")
         await self._inner.put(principal, profile)
 
     async def forget(self, principal: Principal) -> None:
@@ -192,7 +202,7 @@ async def caused_by(
     (`doc:menu.md`, `web:example.org`).
     """
     strictest: Decision | None = None
-    for source in sources:
+    for source in sorted(sources):  # in one order, so that the same run gives the same reason
         who = principal if source == principal.id else source_principal(source, principal.tenant)
         decision = await policy.decide(who, action, resource)
         if decision.verdict is Verdict.DENY:

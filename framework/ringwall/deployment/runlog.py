@@ -116,13 +116,14 @@ class RunLog:
         """Put what was noted into the journal. Raises `JournalUnavailable`, `JournalConflict`."""
         if not self._drafts and status is None:
             return
-        drafts, self._drafts = self._drafts, []
+        drafts = tuple(self._drafts)
         if self._head is None:
             begun = status or RunStatus.RUNNING
             owner = self.principal.own_grant
             self._head = await self._journal.start(self.run, owner, drafts, status=begun, durable=durable)
         else:
             self._head = await self._journal.append(self.run, drafts, self._head, status=status, durable=durable)
+        del self._drafts[: len(drafts)]  # only now: a journal that failed has taken none of them
 
     def _label_text(self) -> str:
         label, text = self._labels
