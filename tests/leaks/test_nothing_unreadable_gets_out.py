@@ -24,7 +24,10 @@ WHO = st.builds(Principal.user, st.sampled_from(["ana", "ben", "eve"]), st.sampl
 @settings(max_examples=500, deadline=None)
 @given(st.lists(ACLS, max_size=6), WHO, MORE, st.booleans())
 def test_no_unreadable_text_reaches_prompts_answers_events_or_errors(
-    acls: list[ACL], who: Principal, more: str, fails: bool
+    acls: list[ACL],
+    who: Principal,
+    more: str,
+    fails: bool,  # noqa: FBT001 (hypothesis passes it)
 ) -> None:
     asyncio.run(ask_and_look_everywhere(acls, who, f"{RULES}\n{more}", fails=fails))
 
