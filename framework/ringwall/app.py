@@ -340,7 +340,8 @@ class App:
             known = _as_ringwall_error(error, timed_out=timed_out)
             body: dict[str, JSON] = {"error": type(known).__name__, "what": str(known)}
             await self._end(log, "run.failed", body, RunStatus.FAILED)
-            raise await self._shown(log, known) from (None if known is error else error)
+            shown = await self._shown(log, known)
+            raise shown from shown.__cause__
 
     async def _finish(self, log: RunLog, turn: Turn) -> RunResult:
         if turn.status is TurnStatus.WAITING:
@@ -440,4 +441,6 @@ def _as_ringwall_error(error: Exception, *, timed_out: bool) -> RingwallError:
         return LimitReached("the run reached its deadline", hint="what it did is in the journal; resume it")
     if isinstance(error, RingwallError):
         return error
-    return StepFailed(f"a step raised {type(error).__name__}: {error}")
+    failed = StepFailed(f"a step raised {type(error).__name__}: {error}")
+    failed.__cause__ = error
+    return failed

@@ -235,7 +235,8 @@ async def test_a_step_that_raises_fails_the_run_and_what_was_written_stays() -> 
         assert await app.verify() == 2
 
 
-async def test_an_error_tells_a_user_nothing_of_what_it_may_not_read() -> None:
+@pytest.mark.parametrize("kind", [ProviderUnavailable, ValueError])
+async def test_an_error_tells_a_user_nothing_of_what_it_may_not_read(kind: type[Exception]) -> None:
     rules = RULES + "\nallow doc:* call tool:peek"
 
     from ringwall import ACL, Label
@@ -246,13 +247,13 @@ async def test_an_error_tells_a_user_nothing_of_what_it_may_not_read() -> None:
         return CODE
 
     def leak(request: ModelRequest) -> str:
-        raise ProviderUnavailable(f"overloaded by: {prompt_of(request)}")
+        raise kind(f"overloaded by: {prompt_of(request)}")
 
     def model(request: ModelRequest) -> object:
         return call("peek") if len(request.messages) < 3 else leak(request)
 
     async with app_with(model, rules=rules, tools=[peek]) as app:  # type: ignore[arg-type]
-        with pytest.raises(ProviderUnavailable) as caught:
+        with pytest.raises(StepFailed if kind is ValueError else kind) as caught:
             await app.ask("what is in the cellar?", as_=ANA, run="r")
         assert "swordfish" not in str(caught.value)
         assert "may not be shown" in str(caught.value)
