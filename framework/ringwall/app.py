@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -17,7 +17,7 @@ from ringwall.data.memory import MemoryStore as InMemoryDocuments
 from ringwall.deployment import approvals
 from ringwall.deployment.approvals import Approval
 from ringwall.deployment.base import Policy
-from ringwall.deployment.gates import may_release, question_label
+from ringwall.deployment.gates import question_label, release
 from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus
 from ringwall.deployment.runlog import RunLog, event_label
 from ringwall.door import Door
@@ -249,7 +249,7 @@ class App:
             raise UnknownRun(run)
         grants = await self.policy.grants(as_)
         events = await self.journal.read(run)
-        return [e if event_label(e).may_flow_to(grants) else replace(e, body="", label="") for e in events]
+        return [e if event_label(e).may_flow_to(grants) else e._replace(body="", label="") for e in events]
 
     async def verify(self) -> int:
         """Check the journal's chains; return the number of events. Raises `ChainBroken` naming the first bad one."""
@@ -308,16 +308,11 @@ class App:
         decision = await self.policy.decide(principal, "ask", f"app:{self.name}")
         if not decision:
             raise ActionDenied(f"{principal.id} may not ask {self.name}: {decision.reason}", rule=decision.rule)
-        label = question_label(principal)
+        grants = await self.policy.grants(principal)
+        asked = Labelled(question, question_label(principal))
         tools = None if intent is None else frozenset(intent)
-        turn = Turn(
-            run or uuid.uuid4().hex,
-            principal,
-            Labelled(question, label),
-            await self.policy.grants(principal),
-            intent=tools,
-        )
-        log = RunLog(self.journal, turn.run, principal, question, intent=tools, floor=label)
+        turn = Turn(run or secrets.token_hex(16), principal, asked, grants, intent=tools)
+        log = RunLog(self.journal, turn.run, principal, asked, intent=tools)
         log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
         await log.flush()
         return log, turn
@@ -348,9 +343,7 @@ class App:
             log.note("run.waiting", {"calls": [call.id for call in turn.pending]})
             await log.flush(status=RunStatus.WAITING, durable=True)
             return RunResult(turn.run, RunStatus.WAITING, waiting=approvals.open_questions(log))
-        if not await may_release(self.policy, log):
-            raise FlowDenied("the answer rests on what you may not receive")
-        log.note("run.finished", {})
+        await release(self.policy, log, as_="run.finished")
         await log.flush(status=RunStatus.DONE)
         return _result(turn)
 
@@ -395,7 +388,7 @@ class App:
         if beginning.app != self.name:
             raise UnknownRun(run)
         turn = beginning.turn
-        log = RunLog.restore(self.journal, turn.principal, turn.question.value, events, intent=turn.intent)
+        log = RunLog.restore(self.journal, turn.principal, turn.question, events, intent=turn.intent)
         return log, beginning
 
     async def _pick_up(self, run: str) -> tuple[RunLog, Beginning, bool]:
@@ -409,7 +402,7 @@ class App:
             check_same_pipeline(beginning, steps=self.pipeline.names)
             log.note("run.resumed", {})
             await log.flush(status=RunStatus.RUNNING)
-            beginning = replace(beginning, turn=replace(beginning.turn, status=TurnStatus.RUNNING))
+            beginning = replace(beginning, turn=beginning.turn.evolve(status=TurnStatus.RUNNING))
         return log, beginning, done
 
     async def _question(self, run: str, call: str | None, by: Principal) -> tuple[RunLog, Approval]:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
-from ringwall.container import Container, Wiring
+from ringwall.container import Container, Maker, Wiring
 from ringwall.data.base import DocumentStore, Embeddings
 from ringwall.data.retrieve import Retriever
 from ringwall.deployment.base import Policy
@@ -43,6 +43,10 @@ class _Listener:
     sink: Sink | None
 
 
+class _Run(tuple[object, ...]):
+    """The key of what a run gets at once: what saves its turns, and its steps."""
+
+
 class Assembly:
     """An app's parts with the gates on, and its pipeline, ready to make the steps of a run.
 
@@ -54,7 +58,8 @@ class Assembly:
         _wire_parts(wiring, parts)
         _wire_gates(wiring, parts.models)
         wiring.run(Retriever, partial(Retriever, embeddings=parts.embeddings))
-        self._steps = [_wire_step(wiring, step) for step in pipeline]
+        keys = [_wire_step(wiring, step) for step in pipeline]
+        wiring.together(_Run, (Saved, *keys))
         if more is not None:
             more(wiring)
         self._container: Container = wiring.build()
@@ -63,8 +68,8 @@ class Assembly:
     def enter(self, log: RunLog, sink: Sink | None) -> Iterator[tuple[tuple[Step, ...], Saved]]:
         """Open a run's scope; yield its steps, and what saves its turns."""
         with self._container.enter({RunLog: log, _Listener: _Listener(sink)}) as scope:
-            steps = tuple(scope.get(key) if isinstance(key, type) else key for key in self._steps)
-            yield cast("tuple[Step, ...]", steps), scope.get(Saved)
+            saved, *steps = scope.get(_Run)
+            yield cast("tuple[Step, ...]", tuple(steps)), cast(Saved, saved)
 
     def close(self) -> None:
         self._container.close()
@@ -104,10 +109,11 @@ def _checkpoint(saved: Saved) -> Checkpoint:
     return saved
 
 
-def _wire_step(wiring: Wiring, step: Recipe) -> Any:
-    """Wire a step that is a recipe, and return the key to ask for; a ready-made step is its own key."""
-    if step_class(step) is None:
-        return step
+def _wire_step(wiring: Wiring, step: Recipe) -> type:
+    """Wire a step under a key of its own, and return the key."""
     key = type("StepKey", (), {})
-    wiring.run(key, cast("Callable[..., object]", step))
+    if step_class(step) is None:
+        wiring.value(key, step)
+    else:
+        wiring.run(key, cast(Maker, step))
     return key

@@ -7,7 +7,7 @@ app or one run. Classes ask for what they need in their constructors and never s
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar, cast, get_type_hints
@@ -40,7 +40,11 @@ class Wiring:
         if inspect.isclass(value) or isinstance(value, partial):
             self._provide(interface, cast(Maker, value), Scope.APP)
         else:
-            self._provider.provide(lambda: value, provides=interface, scope=Scope.APP)
+            self.value(interface, value)
+
+    def value(self, interface: TypeForm[T], value: object) -> None:
+        """Provide for the whole app this very object, also if it could make others."""
+        self._provider.provide(lambda: value, provides=interface, scope=Scope.APP)
 
     def run(self, interface: TypeForm[T], maker: Maker) -> None:
         """Provide `interface` anew for each run."""
@@ -49,6 +53,15 @@ class Wiring:
     def given(self, interface: TypeForm[T]) -> None:
         """Provide `interface` from what is handed over when a run begins."""
         self._provider.from_context(provides=interface, scope=Scope.REQUEST)
+
+    def together(self, interface: TypeForm[T], keys: Sequence[Any]) -> None:
+        """Provide under `interface`, anew for each run, a tuple of what stands under each of `keys`."""
+
+        def make(*injected: object) -> tuple[object, ...]:
+            return injected
+
+        _declare(make, {f"_{number}": key for number, key in enumerate(keys)})
+        self._provider.provide(make, provides=interface, scope=Scope.REQUEST)
 
     def gate(self, interface: TypeForm[T], wrapper: Maker) -> None:
         """Put `wrapper` in front of `interface` in every run: steps can obtain nothing else."""
@@ -116,12 +129,20 @@ def factory(maker: Maker) -> Maker:
             )
         needs[parameter.name] = hints[parameter.name]
 
-    def make(**injected: object) -> object:
-        return target(**injected, **given)
+    if not given and len(needs) == len(inspect.signature(target).parameters):
+        return target  # nothing to leave out: the wiring may call it as it is
 
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter(n, keyword, annotation=hint) for n, hint in needs.items()]
-    make.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by dishka
-    make.__annotations__ = needs
+    def make(*injected: object) -> object:
+        return target(**dict(zip(needs, injected, strict=True)), **given)
+
     make.__name__ = make.__qualname__ = name
+    return _declare(make, needs)
+
+
+def _declare(make: Maker, needs: Mapping[str, Any]) -> Maker:
+    """Say what to inject into `make`, by position, which is quickest."""
+    kind = inspect.Parameter.POSITIONAL_ONLY
+    parameters = [inspect.Parameter(name, kind, annotation=hint) for name, hint in needs.items()]
+    make.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by dishka
+    make.__annotations__ = dict(needs)
     return make

@@ -79,12 +79,11 @@ BOTTOM: Final = Label()
 
 def join(labels: Iterable[Label]) -> Label:
     """The least label at least as strict as every one of `labels`; `BOTTOM` for none."""
-    secrecy: frozenset[ACL] = frozenset()
-    influence: frozenset[Source] = frozenset()
-    for label in labels:
-        secrecy |= label.secrecy
-        influence |= label.influence
-    return Label(secrecy, influence)
+    each = list(labels)
+    if all(label is each[0] for label in each):
+        return each[0] if each else BOTTOM
+    secrecy = _OPEN.union(*[label.secrecy for label in each])
+    return Label(secrecy, frozenset().union(*[label.influence for label in each]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ Step = Callable[[Turn], Awaitable[Turn]]
 Recipe = Step | type | partial[Any]
 """A step, a class whose instances are steps, or `partial(Class, k=8)` with some arguments given."""
 
-Observer = Callable[[int, Turn, Turn], Awaitable[None]]
-"""Told after each step: its place in the line, the turn before, the turn after."""
+Observer = Callable[[int, Turn], None]
+"""Told after each step: its place in the line, and the turn it returned."""
 
 
 class Pipeline:
@@ -37,6 +37,8 @@ class Pipeline:
         for step in steps:
             flat.extend(step.steps if isinstance(step, Pipeline) else (_checked(step),))
         self.steps: tuple[Recipe, ...] = tuple(flat)
+        self.names = tuple(step_name(step) for step in flat)
+        """The steps' names, in order: what an audit calls them, and what a resumed run must find again."""
 
     def __or__(self, other: Recipe | Pipeline) -> Pipeline:
         return Pipeline(self, other)
@@ -49,11 +51,6 @@ class Pipeline:
 
     def __iter__(self) -> Iterator[Recipe]:
         return iter(self.steps)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The steps' names, in order: what an audit calls them, and what a resumed run must find again."""
-        return tuple(step_name(step) for step in self.steps)
 
     async def __call__(self, turn: Turn) -> Turn:
         return await run_steps(self._ready(), turn)
@@ -71,10 +68,9 @@ class Pipeline:
 async def run_steps(steps: tuple[Step, ...], turn: Turn, *, start: int = 0, observe: Observer | None = None) -> Turn:
     """Run `steps` from place `start` on until the last, or until the turn waits for somebody."""
     for place in range(start, len(steps)):
-        before = turn
-        turn = await steps[place](before)
+        turn = await steps[place](turn)
         if observe is not None:
-            await observe(place, before, turn)
+            observe(place, turn)
         if turn.status is not TurnStatus.RUNNING:
             break
     return turn
@@ -115,8 +111,12 @@ class Checkpoint(ABC):
     """Where a long step says how far it got, so that nothing before is done again after a crash."""
 
     @abstractmethod
+    def mark(self, turn: Turn) -> None:
+        """Say how far the step got; what changed goes into the journal with the next thing that must be there."""
+
+    @abstractmethod
     async def save(self, turn: Turn) -> None:
-        """Put what changed since the last time into the journal."""
+        """Put what changed since the last time into the journal now."""
 
 
 class Outlet(ABC):

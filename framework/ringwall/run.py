@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import cast
 
 from ringwall.deployment.base import Policy
-from ringwall.deployment.gates import may_release
+from ringwall.deployment.gates import release
 from ringwall.deployment.journal import Event
 from ringwall.deployment.runlog import RunLog, event_body
-from ringwall.errors import ConfigurationError, FlowDenied
+from ringwall.errors import ConfigurationError
 from ringwall.label import Label, Labelled
 from ringwall.pipeline import Checkpoint, Outlet
 from ringwall.schema import JSON
@@ -28,31 +28,38 @@ Sink = Callable[[str], Awaitable[None]]
 
 
 class Saved(Checkpoint):
-    """Writes down what changed in a turn, and in which step of the pipeline."""
+    """Knows how far the turn got, and sees to it that each flush of the journal takes along what changed in it."""
 
     def __init__(self, log: RunLog) -> None:
         self._log = log
-        self._place = 0
-        self._last: Turn | None = None
+        self._next = 0
+        self._turn: Turn | None = None
+        self._journaled: Turn | None = None
 
     def begin(self, turn: Turn, place: int) -> None:
         """From here on `turn` is what the journal holds, and `place` the step that runs."""
-        self._last, self._place = turn, place
+        self._journaled = self._turn = turn
+        self._next = place
+        self._log.before_flush = self._note
+
+    def mark(self, turn: Turn) -> None:
+        self._turn = turn
 
     async def save(self, turn: Turn) -> None:
-        self._note(turn, done=False)
+        self._turn = turn
         await self._log.flush()
 
-    async def finished(self, place: int, before: Turn, after: Turn) -> None:
+    def finished(self, place: int, turn: Turn) -> None:
         """Told by the pipeline after each step; a step that waits for somebody is not over."""
-        self._note(after, done=after.status is TurnStatus.RUNNING)
-        self._place = place + 1
+        self._turn = turn
+        if turn.status is TurnStatus.RUNNING:
+            self._next = place + 1
 
-    def _note(self, turn: Turn, *, done: bool) -> None:
-        changed = describe_change(self._last, turn) if self._last is not None else {}
-        self._last = turn
-        if changed or done:
-            self._log.note("turn.changed", {"step": self._place, "done": done, "changed": changed})
+    def _note(self) -> None:
+        before, after = self._journaled, self._turn
+        if before is not after and before is not None and after is not None:
+            self._log.note("turn.changed", {"next": self._next, "changed": describe_change(before, after)})
+            self._journaled = after
 
 
 class UserOutlet(Outlet):
@@ -66,8 +73,7 @@ class UserOutlet(Outlet):
         if self._sink is None:
             return
         if self._settled is not self._log.floor:
-            if not await may_release(self._policy, self._log):
-                raise FlowDenied("the answer rests on what you may not receive")
+            await release(self._policy, self._log, as_="answer.begun")
             self._settled = self._log.floor
         await self._sink(text)
 
@@ -106,8 +112,7 @@ def fold(events: Sequence[Event]) -> Beginning:
     for event in events:
         if event.kind == "turn.changed":
             body = event_body(event)
-            turn = apply_change(turn, body["changed"])
-            place = body["step"] + (1 if body["done"] else 0)
+            turn, place = apply_change(turn, body["changed"]), body["next"]
     return Beginning(turn, place, first["app"], tuple(first["steps"]))
 
 

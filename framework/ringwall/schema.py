@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from pydantic_core import PydanticSerializationError, to_json
 
 JSON = str | int | float | bool | None | Sequence["JSON"] | Mapping[str, "JSON"]
 """What may cross a process border: the journal, a tool call and a model's schema are made of it."""
+
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 JsonSchema = Mapping[str, JSON]
 """A JSON schema (draft 2020-12) of an object."""
@@ -17,7 +20,7 @@ JsonSchema = Mapping[str, JSON]
 
 def canonical(value: JSON) -> str:
     """The JSON text of `value` with sorted keys and no spare white space: equal values, equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _CANONICAL.encode(value)
 
 
 def dumps(value: object) -> str:

@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ringwall.data.base import Match
@@ -59,7 +58,7 @@ class Plan:
             sampling=self._sampling,
         )
         reply = await collect(self._model.stream(request))
-        return replace(turn, pending=_pending(reply.calls, turn.rounds), rounds=turn.rounds + 1)
+        return turn.evolve(pending=_pending(reply.calls, turn.rounds), rounds=turn.rounds + 1)
 
 
 class Personalize:
@@ -73,7 +72,7 @@ class Personalize:
         memories = await self._memories.recall(turn.principal, turn.question.value, self._k)
         if not profile and not memories:
             return turn
-        return replace(turn, profile=profile or None, memories=tuple(memories))
+        return turn.evolve(profile=profile or None, memories=tuple(memories))
 
 
 class Retrieve:
@@ -84,7 +83,7 @@ class Retrieve:
 
     async def __call__(self, turn: Turn) -> Turn:
         matches = await self._retriever.retrieve(turn.question.value, turn.grants, self._k)
-        return replace(turn, matches=tuple(matches))
+        return turn.evolve(matches=tuple(matches))
 
 
 class Compose:
@@ -103,7 +102,7 @@ class Compose:
         )
         if turn.pending:
             messages = (*messages, Labelled(_call_message(turn.pending), turn.question.label))
-        return replace(turn, messages=messages)
+        return turn.evolve(messages=messages)
 
 
 class Agent:
@@ -136,11 +135,11 @@ class Agent:
                 turn = await self._generate(turn)
                 if not turn.pending:
                     return turn
-                await self._checkpoint.save(turn)
+                self._checkpoint.mark(turn)
             turn = await self._act(turn)
             if turn.status is TurnStatus.WAITING:
                 return turn
-            await self._checkpoint.save(turn)
+            self._checkpoint.mark(turn)
 
     async def _generate(self, turn: Turn) -> Turn:
         if turn.rounds >= self._rounds:
@@ -150,9 +149,10 @@ class Agent:
             )
         reply = await self._reply(turn)
         pending = _pending(reply.calls, turn.rounds)
+        if not pending:
+            return turn.evolve(rounds=turn.rounds + 1, answer=reply.text)
         message = Labelled(_call_message(pending, text=reply.text), turn.label)
-        answer = turn.answer if pending else reply.text
-        return replace(turn, messages=(*turn.messages, message), pending=pending, rounds=turn.rounds + 1, answer=answer)
+        return turn.evolve(messages=(*turn.messages, message), pending=pending, rounds=turn.rounds + 1)
 
     async def _reply(self, turn: Turn) -> Reply:
         request = ModelRequest(
@@ -193,8 +193,8 @@ class Agent:
                 messages.append(Labelled(message, label | outcome.label))
         status = TurnStatus.WAITING if waiting else TurnStatus.RUNNING
         if not messages:
-            return replace(turn, status=status)
-        return replace(turn, messages=(*turn.messages, *messages), pending=tuple(waiting), status=status)
+            return turn.evolve(status=status)
+        return turn.evolve(messages=(*turn.messages, *messages), pending=tuple(waiting), status=status)
 
     def _context(self, turn: Turn, call: ToolCall) -> CallContext:
         key = digest(f"{turn.run}\n{call.id}\n{call.digest}")
@@ -207,7 +207,7 @@ class Answer:
     async def __call__(self, turn: Turn) -> Turn:
         cited = {int(number) for number in re.findall(r"\[(\d{1,3})\]", turn.answer)}
         citations = tuple(_citation(match, cited=place in cited) for place, match in enumerate(turn.matches, 1))
-        return replace(turn, citations=citations) if citations else turn
+        return turn.evolve(citations=citations) if citations else turn
 
 
 class Remember:

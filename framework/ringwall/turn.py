@@ -6,10 +6,10 @@ The journal never keeps whole turns: it keeps what each step changed, and a turn
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack, cast
 
 from ringwall.data.base import Chunk, Match
 from ringwall.interface.base import ToolCall
@@ -43,7 +43,22 @@ class Citation:
     cited: bool
 
 
-@dataclass(frozen=True, slots=True)
+class TurnChanges(TypedDict, total=False):
+    """The fields of a turn that a step may change."""
+
+    intent: frozenset[str] | None
+    profile: Profile | None
+    memories: tuple[Memory, ...]
+    matches: tuple[Match, ...]
+    messages: tuple[Labelled[BaseMessage], ...]
+    pending: tuple[ToolCall, ...]
+    rounds: int
+    answer: str
+    citations: tuple[Citation, ...]
+    status: TurnStatus
+
+
+@dataclass(frozen=True)
 class Turn:
     """What one run knows so far. A step returns a fuller one.
 
@@ -70,7 +85,15 @@ class Turn:
     @property
     def label(self) -> Label:
         """The label of whatever is made from the whole conversation."""
-        return join(message.label for message in self.messages)
+        return join([message.label for message in self.messages])
+
+    def evolve(self, **changes: Unpack[TurnChanges]) -> Turn:
+        """The same turn with some fields changed; quicker than `dataclasses.replace`."""
+        if not changes.keys() <= _CHANGEABLE:
+            raise TypeError(f"a step cannot change {', '.join(sorted(changes.keys() - _CHANGEABLE))} of a turn")
+        new = object.__new__(Turn)
+        new.__dict__.update(self.__dict__, **changes)
+        return new
 
 
 # The JSON form. One pair of functions for each field that a step may change.
@@ -102,7 +125,7 @@ def apply_change(turn: Turn, changed: Mapping[str, JSON]) -> Turn:
             values[name] = turn.messages[: block["keep"]] + tuple(_message_from_json(m) for m in block["new"])
         else:
             values[name] = _CODECS[name][1](value)
-    return replace(turn, **values)
+    return turn.evolve(**cast(TurnChanges, values))
 
 
 def _common_start(before: tuple[object, ...], after: tuple[object, ...]) -> int:
@@ -235,5 +258,7 @@ _CODECS: Final[Mapping[str, _Codec]] = {
     ),
     "status": (str, TurnStatus),
 }
+
+_CHANGEABLE: Final = frozenset((*_CODECS, "messages"))
 
 _values: Final = attrgetter(*_CODECS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Final, Protocol, Self, runtime_checkable
 
@@ -20,7 +21,7 @@ Vector = tuple[float, ...]
 _NO_METADATA: Final[Mapping[str, Scalar]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Chunk:
     """A passage of a document: the unit that is stored, found and cited.
 
@@ -42,7 +43,7 @@ class Chunk:
         """The source that whatever is made from this chunk was influenced by."""
         return f"doc:{self.document}"
 
-    @property
+    @cached_property
     def label(self) -> Label:
         return Label.of(self.readers, self.source)
 

@@ -217,8 +217,12 @@ def source_principal(source: Source, tenant: str) -> Principal:
     return Principal(source.replace(TENANT_MARK, ":"), tenant)
 
 
-async def may_release(policy: Policy, log: RunLog) -> bool:
-    """Whether the run's principal may receive what the run has seen; the answer is written down."""
+async def release(policy: Policy, log: RunLog, *, as_: str) -> None:
+    """Let text out to the run's principal, writing `as_` down, if it may receive all that the run has seen.
+
+    Raises `FlowDenied` otherwise, and writes that down.
+    """
     allowed = log.floor.may_flow_to(await policy.grants(log.principal))
-    log.note("answer.released" if allowed else "flow.denied", {"receiver": log.principal.id})
-    return allowed
+    log.note(as_ if allowed else "flow.denied", {"receiver": log.principal.id})
+    if not allowed:
+        raise FlowDenied("the answer rests on what you may not receive")

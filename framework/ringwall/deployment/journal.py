@@ -15,9 +15,8 @@ import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from ringwall.errors import ChainBroken, InvalidInput, JournalConflict, UnknownRun
 from ringwall.schema import digest
@@ -36,8 +35,7 @@ class RunStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """An event that is not in the journal yet.
 
     `body` and `label` are JSON texts, `at` is Unix time in seconds (finite).
@@ -49,8 +47,7 @@ class Draft:
     at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One thing that happened. `seq` counts from 0 in its run; `hash` covers all the fields before it."""
 
     run: str
@@ -81,10 +78,10 @@ def link(last_start: str, owner: str) -> str:
 def chain(run: str, drafts: Iterable[Draft], *, seq: int, previous: str) -> list[Event]:
     """Make events of `drafts`, the first with number `seq` and chained to `previous`."""
     events = []
-    for number, draft in enumerate(drafts, seq):
-        at = draft.at + 0.0  # a database column gives 1 back as 1.0 and -0.0 as 0.0: hash what it gives back
-        hash_ = chain_hash(run, number, draft.kind, at, draft.label, draft.body, previous)
-        events.append(Event(run, number, draft.kind, at, draft.label, draft.body, previous, hash_))
+    for number, (kind, body, label, at) in enumerate(drafts, seq):
+        at += 0.0  # a database column gives 1 back as 1.0 and -0.0 as 0.0: hash what it gives back
+        hash_ = chain_hash(run, number, kind, at, label, body, previous)
+        events.append(Event(run, number, kind, at, label, body, previous, hash_))
         previous = hash_
     return events
 
@@ -96,8 +93,7 @@ def first_events(run: str, owner: str, drafts: Sequence[Draft], last_start: str)
     return chain(run, drafts, seq=0, previous=link(last_start, owner))
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
+class RunRecord(NamedTuple):
     """Where a run stands: its owner's own grant, its status, and the head of its chain.
 
     The status is there to find runs by; evidence is in the events alone.
@@ -110,8 +106,7 @@ class RunRecord:
     head: str
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The end of a run's chain: the number the next event gets, and the hash it is chained to."""
 
     length: int
@@ -273,7 +268,7 @@ class InMemoryJournal(Journal):
         durable: bool = False,
     ) -> Head:
         record = await self.record(run)
-        if (record.length, record.head) != (after.length, after.hash):
+        if record[-2:] != after:
             raise JournalConflict(f"run {run!r} went on elsewhere", hint="read it again before acting")
         events = chain(run, drafts, seq=after.length, previous=after.hash)
         self._events[run].extend(events)

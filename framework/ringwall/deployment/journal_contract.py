@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 from uuid import uuid4
 
@@ -226,10 +225,10 @@ class JournalContract:
         await self._three_runs(journal)
         record, events = await journal.record("b"), await journal.read("b")
         for change in (
-            replace(events[1], body="forged"),
-            replace(events[1], label='{"secrecy":[]}'),
-            replace(events[1], kind="approved"),
-            replace(events[1], at=2.0),
+            events[1]._replace(body="forged"),
+            events[1]._replace(label='{"secrecy":[]}'),
+            events[1]._replace(kind="approved"),
+            events[1]._replace(at=2.0),
         ):
             await self.rewrite(journal, "b", record, [events[0], change, events[2]])
             with pytest.raises(ChainBroken, match=r"event 1 of run 'b'"):
@@ -240,8 +239,8 @@ class JournalContract:
     async def test_a_forged_event_with_a_fitting_hash_is_found(self, journal: Journal) -> None:
         await self._three_runs(journal)
         record, events = await journal.record("b"), await journal.read("b")
-        forged = replace(events[1], body="forged")
-        forged = replace(forged, hash=forged.computed_hash())
+        forged = events[1]._replace(body="forged")
+        forged = forged._replace(hash=forged.computed_hash())
         await self.rewrite(journal, "b", record, [events[0], forged, events[2]])
         with pytest.raises(ChainBroken, match=r"event 2 of run 'b'"):
             await journal.verify()
@@ -260,7 +259,7 @@ class JournalContract:
     async def test_reordered_events_are_found(self, journal: Journal) -> None:
         await self._three_runs(journal)
         record, events = await journal.record("b"), await journal.read("b")
-        swapped = [events[0], replace(events[2], seq=1), replace(events[1], seq=2)]
+        swapped = [events[0], events[2]._replace(seq=1), events[1]._replace(seq=2)]
         await self.rewrite(journal, "b", record, swapped)
         with pytest.raises(ChainBroken, match=r"event 1 of run 'b'"):
             await journal.verify()
@@ -274,7 +273,7 @@ class JournalContract:
     async def test_a_run_given_to_another_owner_is_found(self, journal: Journal) -> None:
         await self._three_runs(journal)
         record, events = await journal.record("b"), await journal.read("b")
-        await self.rewrite(journal, "b", replace(record, owner="user:mallory"), events)
+        await self.rewrite(journal, "b", record._replace(owner="user:mallory"), events)
         with pytest.raises(ChainBroken, match=r"event 0 of run 'b'"):
             await journal.verify()
 
@@ -283,7 +282,7 @@ class JournalContract:
         kept = await journal.runs()
         last, events = await journal.record("c"), await journal.read("c")
         assert await journal.verify(kept) == 9
-        await self.rewrite(journal, "c", replace(last, length=2, head=events[1].hash), events[:2])
+        await self.rewrite(journal, "c", last._replace(length=2, head=events[1].hash), events[:2])
         assert await journal.verify() == 8
         with pytest.raises(ChainBroken, match=r"event 2 of run 'c' is missing"):
             await journal.verify(kept)

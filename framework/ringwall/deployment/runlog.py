@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, cast
 
 from ringwall.deployment.journal import Draft, Event, Head, Journal, RunStatus, now
-from ringwall.errors import InvalidInput
+from ringwall.errors import InvalidInput, JournalConflict, UnknownRun
 from ringwall.interface.base import CallStatus, ToolCall, ToolOutcome
-from ringwall.label import BOTTOM, Label, Source, join
+from ringwall.label import BOTTOM, Label, Labelled, Source, join
 from ringwall.principal import Principal
 from ringwall.schema import JSON, dumps
 
@@ -50,11 +52,12 @@ class RunLog:
     that moment. A call asked for before anything was read stays the user's own, whatever is read later.
 
     Events collect here until `flush`; what must not be lost is flushed before what depends on it happens.
+    `before_flush` is called first, to note what else should go along.
     """
 
     __slots__ = (
-        "_drafts", "_head", "_journal", "_labels", "calls", "floor", "intent", "principal", "proposals", "question",
-        "run",
+        "_cut_off", "_drafts", "_head", "_journal", "_labels", "before_flush", "calls", "floor", "intent", "principal",
+        "proposals", "question", "run",
     )  # fmt: skip
 
     def __init__(
@@ -62,34 +65,35 @@ class RunLog:
         journal: Journal,
         run: str,
         principal: Principal,
-        question: str,
+        question: Labelled[str],
         *,
         intent: frozenset[str] | None = None,
-        floor: Label = BOTTOM,
     ) -> None:
         self.run, self.principal, self.question, self.intent = run, principal, question, intent
-        self.floor = floor
+        self.floor = question.label
         self.calls: dict[str, CallState] = {}
         self.proposals: dict[str, Label] = {}
+        self.before_flush: Callable[[], None] | None = None
         self._journal = journal
         self._head: Head | None = None
         self._drafts: list[Draft] = []
         self._labels: tuple[Label, str] = (BOTTOM, "")
+        self._cut_off = False
 
     @classmethod
     def restore(
         cls,
         journal: Journal,
         principal: Principal,
-        question: str,
+        question: Labelled[str],
         events: Sequence[Event],
         *,
         intent: frozenset[str] | None = None,
     ) -> RunLog:
         """The log of a run that began earlier, perhaps in another process."""
         last = events[-1]
-        floor = join(event_label(e) for e in events)
-        log = cls(journal, last.run, principal, question, intent=intent, floor=floor)
+        log = cls(journal, last.run, principal, question, intent=intent)
+        log.floor = join(event_label(e) for e in events)
         log._head = Head(len(events), last.hash)
         log.calls = fold_calls(events)
         for event in events:
@@ -114,16 +118,37 @@ class RunLog:
 
     async def flush(self, *, status: RunStatus | None = None, durable: bool = False) -> None:
         """Put what was noted into the journal. Raises `JournalUnavailable`, `JournalConflict`."""
+        if self.before_flush is not None:
+            self.before_flush()
+        if self._cut_off:
+            await self._catch_up()
         if not self._drafts and status is None:
             return
         drafts = tuple(self._drafts)
-        if self._head is None:
-            begun = status or RunStatus.RUNNING
-            owner = self.principal.own_grant
-            self._head = await self._journal.start(self.run, owner, drafts, status=begun, durable=durable)
-        else:
-            self._head = await self._journal.append(self.run, drafts, self._head, status=status, durable=durable)
+        try:
+            if self._head is None:
+                begun = status or RunStatus.RUNNING
+                owner = self.principal.own_grant
+                self._head = await self._journal.start(self.run, owner, drafts, status=begun, durable=durable)
+            else:
+                self._head = await self._journal.append(self.run, drafts, self._head, status=status, durable=durable)
+        except asyncio.CancelledError:
+            self._cut_off = True
+            raise
         del self._drafts[: len(drafts)]  # only now: a journal that failed has taken none of them
+
+    async def _catch_up(self) -> None:
+        """After a flush that was cancelled: see whether the journal took what it was given."""
+        with contextlib.suppress(UnknownRun):
+            # An append of nothing comes after what was under way, and shows by its refusal that it was taken.
+            if self._head is not None:
+                with contextlib.suppress(JournalConflict):
+                    await self._journal.append(self.run, (), self._head)
+            record = await self._journal.record(self.run)
+            taken = record.length - (self._head.length if self._head else 0)
+            del self._drafts[:taken]
+            self._head = Head(record.length, record.head)
+        self._cut_off = False
 
     def _label_text(self) -> str:
         label, text = self._labels

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from ringwall.deployment.base import Decision, Policy, Verdict
-from ringwall.deployment.gates import caused_by, question_label
+from ringwall.deployment.gates import caused_by
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.interface.base import CallContext, CallStatus, Effect, PreparedCall, Tool, ToolOutcome, ToolRunner
 from ringwall.label import Label, join
@@ -65,7 +65,7 @@ class GatedTools(ToolRunner):
         argument found word for word in the question carries the question's label.
         """
         log = self._log
-        words = question_label(log.principal)
+        words = log.question.label
         shown = log.proposals.get(prepared.call.digest, log.floor) | words
         if log.intent is None or prepared.tool.name not in log.intent:
             return shown
@@ -73,7 +73,7 @@ class GatedTools(ToolRunner):
         return join((words, *labels))
 
     def _in_question(self, value: JSON) -> bool:
-        return isinstance(value, str | int | float) and contains_value(self._log.question, str(value))
+        return isinstance(value, str | int | float) and contains_value(self._log.question.value, str(value))
 
     async def _may_be_told(self, prepared: PreparedCall, label: Label) -> bool:
         """Whether the recipients named in the call, or else the tool itself, may receive its arguments."""
@@ -109,8 +109,7 @@ class GatedTools(ToolRunner):
         call = prepared.call
         self._log.note("call.finished", _concluded(call.id, outcome), label=outcome.label)
         self._log.calls[call.id] = CallState(call, CallPhase.FINISHED, outcome=outcome)
-        if prepared.tool.effect is not Effect.READ:
-            await self._log.flush(durable=True)
+        await self._log.flush(durable=prepared.tool.effect is not Effect.READ)
         return outcome
 
     async def _refuse(self, prepared: PreparedCall, reason: str, rule: str) -> ToolOutcome:

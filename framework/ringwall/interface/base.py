@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from ringwall.errors import InvalidInput
 from ringwall.label import BOTTOM, Label
@@ -26,7 +27,7 @@ class Effect(StrEnum):
     IRREVERSIBLE = "irreversible"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ToolCall:
     """One call: a tool, its exact arguments as canonical JSON text, and an id that is unique in its run."""
 
@@ -34,7 +35,7 @@ class ToolCall:
     tool: str
     arguments: str
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the tool and its canonical arguments: what an approval is bound to."""
         return call_digest(self.tool, self.arguments)
