@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar, cast, get_type_hints
 
+from dishka import BaseScope, Provider, make_container, new_scope
 from dishka import Container as DishkaContainer
-from dishka import Provider, Scope, make_container
 from dishka.exception_base import DishkaError
 from dishka.exceptions import NoFactoryError
 from typing_extensions import TypeForm
@@ -24,6 +24,11 @@ T = TypeVar("T")
 
 Maker = Callable[..., Any]
 """A class, a function with type hints, or a `partial` of either with some arguments given."""
+
+
+class _Scope(BaseScope):
+    APP = new_scope("APP")
+    RUN = new_scope("RUN")
 
 
 class Wiring:
@@ -38,21 +43,21 @@ class Wiring:
     def app(self, interface: TypeForm[T], value: T | Maker) -> None:
         """Provide `interface` for the whole app: an object, or a class to make it from."""
         if inspect.isclass(value) or isinstance(value, partial):
-            self._provide(interface, cast(Maker, value), Scope.APP)
+            self._provide(interface, cast(Maker, value), _Scope.APP)
         else:
             self.value(interface, value)
 
     def value(self, interface: TypeForm[T], value: object) -> None:
         """Provide for the whole app this very object, also if it could make others."""
-        self._provider.provide(lambda: value, provides=interface, scope=Scope.APP)
+        self._provider.provide(lambda: value, provides=interface, scope=_Scope.APP)
 
     def run(self, interface: TypeForm[T], maker: Maker) -> None:
         """Provide `interface` anew for each run."""
-        self._provide(interface, maker, Scope.REQUEST)
+        self._provide(interface, maker, _Scope.RUN)
 
     def given(self, interface: TypeForm[T]) -> None:
         """Provide `interface` from what is handed over when a run begins."""
-        self._provider.from_context(provides=interface, scope=Scope.REQUEST)
+        self._provider.from_context(provides=interface, scope=_Scope.RUN)
 
     def together(self, interface: TypeForm[T], keys: Sequence[Any]) -> None:
         """Provide under `interface`, anew for each run, a tuple of what stands under each of `keys`."""
@@ -60,12 +65,12 @@ class Wiring:
         def make(*injected: object) -> tuple[object, ...]:
             return injected
 
-        _declare(make, {f"_{number}": key for number, key in enumerate(keys)})
-        self._provider.provide(make, provides=interface, scope=Scope.REQUEST)
+        _declare(make, "together", {f"_{number}": key for number, key in enumerate(keys)})
+        self._provider.provide(make, provides=interface, scope=_Scope.RUN)
 
     def gate(self, interface: TypeForm[T], wrapper: Maker) -> None:
         """Put `wrapper` in front of `interface` in every run: steps can obtain nothing else."""
-        self._provider.decorate(factory(wrapper), provides=interface, scope=Scope.REQUEST)
+        self._provider.decorate(factory(wrapper), provides=interface, scope=_Scope.RUN)
 
     def build(self) -> Container:
         """Check the whole graph and return a container.
@@ -74,14 +79,14 @@ class Wiring:
         what is made once but asks for what belongs to one run.
         """
         try:
-            return Container(make_container(self._provider, lock_factory=None))
+            return Container(make_container(self._provider, scopes=_Scope, lock_factory=None))
         except DishkaError as error:
             raise MissingDependency(
                 f"the app cannot be wired: {error}",
                 hint="pass it to App(...), or provide it with App(wiring=...)",
             ) from None
 
-    def _provide(self, interface: TypeForm[T], maker: Maker, scope: Scope) -> None:
+    def _provide(self, interface: TypeForm[T], maker: Maker, scope: _Scope) -> None:
         self._provider.provide(factory(maker), provides=interface, scope=scope)
 
 
@@ -132,17 +137,22 @@ def factory(maker: Maker) -> Maker:
     if not given and len(needs) == len(inspect.signature(target).parameters):
         return target  # nothing to leave out: the wiring may call it as it is
 
+    in_front = list(needs) == list(inspect.signature(target).parameters)[: len(needs)]
+
     def make(*injected: object) -> object:
+        return target(*injected, **given)
+
+    def make_by_name(*injected: object) -> object:
         return target(**dict(zip(needs, injected, strict=True)), **given)
 
-    make.__name__ = make.__qualname__ = name
-    return _declare(make, needs)
+    return _declare(make if in_front else make_by_name, name, needs)
 
 
-def _declare(make: Maker, needs: Mapping[str, Any]) -> Maker:
-    """Say what to inject into `make`, by position, which is quickest."""
+def _declare(make: Maker, name: str, needs: Mapping[str, Any]) -> Maker:
+    """Say what `make` is called in errors and what to inject into it, by position, which is quickest."""
     kind = inspect.Parameter.POSITIONAL_ONLY
     parameters = [inspect.Parameter(name, kind, annotation=hint) for name, hint in needs.items()]
     make.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by dishka
     make.__annotations__ = dict(needs)
+    make.__name__ = make.__qualname__ = name
     return make

@@ -19,6 +19,7 @@ Source = str
 
 
 _OPEN: Final[frozenset[ACL]] = frozenset()
+_NOBODY: Final[frozenset[Source]] = frozenset()
 
 
 class LabelJson(TypedDict):
@@ -59,7 +60,7 @@ class Label:
     def to_json(self) -> LabelJson:
         """The JSON form: `{"secrecy": [[grant, ...], ...], "influence": [source, ...]}`, sorted."""
         return {
-            "secrecy": sorted(sorted(acl) for acl in self.secrecy),
+            "secrecy": sorted([sorted(acl) for acl in self.secrecy]),
             "influence": sorted(self.influence),
         }
 
@@ -70,7 +71,7 @@ class Label:
 
     def may_flow_to(self, grants: Grants) -> bool:
         """Whether somebody who holds `grants` may receive the value: every ACL admits them."""
-        return all(acl.admits(grants) for acl in self.secrecy)
+        return all([acl.admits(grants) for acl in self.secrecy])
 
 
 BOTTOM: Final = Label()
@@ -80,10 +81,9 @@ BOTTOM: Final = Label()
 def join(labels: Iterable[Label]) -> Label:
     """The least label at least as strict as every one of `labels`; `BOTTOM` for none."""
     each = list(labels)
-    if all(label is each[0] for label in each):
-        return each[0] if each else BOTTOM
-    secrecy = _OPEN.union(*[label.secrecy for label in each])
-    return Label(secrecy, frozenset().union(*[label.influence for label in each]))
+    if len(each) == 1:
+        return each[0]
+    return Label(_OPEN.union(*[x.secrecy for x in each]), _NOBODY.union(*[x.influence for x in each]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class Principal:
     @property
     def own_grant(self) -> Grant:
         """The grant that this principal alone holds."""
-        return scoped(self.id, self.tenant)
+        return self.id if not self.tenant else scoped(self.id, self.tenant)
 
     @property
     def vouched_grants(self) -> Grants:

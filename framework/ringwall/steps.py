@@ -9,9 +9,10 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from ringwall.data.base import Match
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+
 from ringwall.data.retrieve import Retriever
 from ringwall.errors import LimitReached
 from ringwall.interface.base import CallContext, CallStatus, Tool, ToolCall, ToolRunner
@@ -24,9 +25,6 @@ from ringwall.pipeline import Checkpoint, Outlet, Pipeline
 from ringwall.schema import JSON, digest
 from ringwall.turn import Citation, Turn, TurnStatus
 
-if TYPE_CHECKING:
-    from langchain_core.messages import BaseMessage
-
 
 class Plan:
     """Writes the call that the user's own action asks for, from the user's words alone.
@@ -37,15 +35,13 @@ class Plan:
 
     def __init__(self, model: ModelProvider, tools: ToolRunner, *, sampling: Sampling = Sampling()) -> None:  # noqa: B008
         self._model, self._sampling = model, sampling
-        self._specs = {tool.name: _spec(tool) for tool in tools.tools()}
+        self._tools = {tool.name: tool for tool in tools.tools()}
 
     async def __call__(self, turn: Turn) -> Turn:
-        from langchain_core.messages import HumanMessage, SystemMessage
-
         if turn.intent is None or len(turn.intent) != 1:
             return turn
         (name,) = turn.intent
-        if name not in self._specs:
+        if name not in self._tools:
             return turn
         request = ModelRequest(
             messages=(
@@ -53,7 +49,7 @@ class Plan:
                 HumanMessage(content=turn.question.value),
             ),
             label=turn.question.label,
-            tools=(self._specs[name],),
+            tools=(_spec(self._tools[name]),),
             tool_choice=name,
             sampling=self._sampling,
         )
@@ -96,7 +92,7 @@ class Compose:
         messages = compose(
             self._template,
             turn.question,
-            passages=[Labelled(match.chunk.text, match.label) for match in turn.matches],
+            passages=[Labelled(match.chunk.text, match.chunk.label) for match in turn.matches],
             profile=turn.profile,
             memories=turn.memories,
         )
@@ -127,7 +123,7 @@ class Agent:
     ) -> None:
         self._model, self._tools, self._checkpoint, self._outlet = model, tools, checkpoint, outlet
         self._rounds, self._sampling, self._deadline = rounds, sampling, deadline
-        self._specs = tuple(_spec(tool) for tool in tools.tools())
+        self._specs = tuple([_spec(tool) for tool in tools.tools()])
 
     async def __call__(self, turn: Turn) -> Turn:
         while True:
@@ -156,7 +152,7 @@ class Agent:
 
     async def _reply(self, turn: Turn) -> Reply:
         request = ModelRequest(
-            messages=tuple(message.value for message in turn.messages),
+            messages=tuple([message.value for message in turn.messages]),
             label=turn.label,
             tools=self._offered(turn),
             sampling=self._sampling,
@@ -175,12 +171,11 @@ class Agent:
         """The tools on offer: all, or with an intent those that it names and that were not asked for yet."""
         if turn.intent is None:
             return self._specs
-        asked = {call["name"] for message in turn.messages for call in getattr(message.value, "tool_calls", ())}
+        replies = [message.value for message in turn.messages if isinstance(message.value, AIMessage)]
+        asked = {call["name"] for reply in replies for call in reply.tool_calls}
         return tuple(spec for spec in self._specs if spec.name in turn.intent - asked)
 
     async def _act(self, turn: Turn) -> Turn:
-        from langchain_core.messages import ToolMessage
-
         messages: list[Labelled[BaseMessage]] = []
         waiting: list[ToolCall] = []
         label = turn.messages[-1].label if turn.messages else turn.question.label
@@ -204,10 +199,15 @@ class Agent:
 class Answer:
     """Says which passages the answer rests on: those it cites by number, and those it merely was shown."""
 
+    _NUMBER: Final = re.compile(r"\[(\d{1,3})\]")
+
     async def __call__(self, turn: Turn) -> Turn:
-        cited = {int(number) for number in re.findall(r"\[(\d{1,3})\]", turn.answer)}
-        citations = tuple(_citation(match, cited=place in cited) for place, match in enumerate(turn.matches, 1))
-        return turn.evolve(citations=citations) if citations else turn
+        if not turn.matches:
+            return turn
+        cited = {int(number) for number in self._NUMBER.findall(turn.answer)}
+        chunks = [match.chunk for match in turn.matches]
+        found = [Citation(c.document, c.start, c.end, place in cited) for place, c in enumerate(chunks, 1)]
+        return turn.evolve(citations=tuple(found))
 
 
 class Remember:
@@ -231,14 +231,9 @@ def ordinary_pipeline() -> Pipeline:
     return Pipeline(Plan, Personalize, Retrieve, Compose, Agent, Answer, Remember)
 
 
-def _citation(match: Match, *, cited: bool) -> Citation:
-    chunk = match.chunk
-    return Citation(chunk.document, chunk.start, chunk.end, cited)
-
-
 def _pending(calls: Sequence[RequestedCall], round_: int) -> tuple[ToolCall, ...]:
     """The calls with ids of ours, unique in the run: a model may use one twice."""
-    return tuple(ToolCall(f"{round_}.{place}", c.name, c.arguments) for place, c in enumerate(calls))
+    return tuple([ToolCall(f"{round_}.{place}", c.name, c.arguments) for place, c in enumerate(calls)])
 
 
 def _call_message(calls: Sequence[ToolCall], *, text: str = "") -> BaseMessage:
@@ -247,8 +242,6 @@ def _call_message(calls: Sequence[ToolCall], *, text: str = "") -> BaseMessage:
     Arguments that are no JSON object are left out here: the call itself keeps them, and the answer to it tells
     the model what was wrong.
     """
-    from langchain_core.messages import AIMessage
-
     if not calls:
         return AIMessage(content=text)
     return AIMessage(

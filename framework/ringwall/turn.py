@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack, cast
+from typing import Any, Final, TypedDict, Unpack, cast
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from ringwall.data.base import Chunk, Match
 from ringwall.interface.base import ToolCall
@@ -17,9 +19,6 @@ from ringwall.label import BOTTOM, Label, LabelJson, Labelled, join
 from ringwall.personalization.base import Memory, Profile
 from ringwall.principal import ACL, Grants, Principal
 from ringwall.schema import JSON
-
-if TYPE_CHECKING:
-    from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 
 class TurnStatus(StrEnum):
@@ -152,8 +151,6 @@ def _message_to_json(labelled: Labelled[BaseMessage]) -> JSON:
 
 
 def _message_from_json(value: Any) -> Labelled[BaseMessage]:
-    from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
-
     content = value["content"]
     message: BaseMessage
     match value["role"]:

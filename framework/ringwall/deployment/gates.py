@@ -20,7 +20,7 @@ from ringwall.interface.base import call_digest
 from ringwall.label import Label, Source, join
 from ringwall.model.base import Delta, Location, ModelInfo, ModelProvider, ModelRequest
 from ringwall.personalization.base import Memory, MemoryStore, Profile, ProfileStore
-from ringwall.principal import ACL, TENANT_MARK, Grants, Principal
+from ringwall.principal import ACL, TENANT_MARK, Grants, Principal, scoped
 from ringwall.schema import JSON
 
 QUESTIONS: Final = "collection:questions"
@@ -29,7 +29,9 @@ QUESTIONS: Final = "collection:questions"
 
 def question_label(principal: Principal) -> Label:
     """The label of a principal's own words: for itself and holders of `collection:questions`, shaped by itself."""
-    return Label.of(ACL.of(principal.own_grant, QUESTIONS, tenant=principal.tenant), principal.id)
+    return Label(
+        frozenset((ACL((principal.own_grant, scoped(QUESTIONS, principal.tenant))),)), frozenset((principal.id,))
+    )
 
 
 class GatedStore(DocumentStore):
@@ -43,7 +45,7 @@ class GatedStore(DocumentStore):
         allowed = readable & await self._policy.grants(self._log.principal)
         matches = await self._inner.search(query, allowed, k)
         for match in matches:
-            if not match.chunk.readers.admits(allowed):
+            if match.chunk.readers.isdisjoint(allowed):
                 raise StoreError(
                     f"{type(self._inner).__name__} returned a passage that the reader may not read",
                     hint="do not use this store until it passes `ringwall.data.contract`",
@@ -51,7 +53,7 @@ class GatedStore(DocumentStore):
         milliseconds = round((time.perf_counter() - began) * 1e3, 3)
         found: list[JSON] = [m.chunk.id for m in matches]
         self._log.note(
-            "data.searched", {"k": k, "found": found, "ms": milliseconds}, label=join(m.label for m in matches)
+            "data.searched", {"k": k, "found": found, "ms": milliseconds}, label=join([m.chunk.label for m in matches])
         )
         return matches
 
@@ -180,7 +182,7 @@ class GatedMemories(MemoryStore):
         memories = [m for m in await self._inner.recall(owner, about, k) if m.label.may_flow_to(grants)]
         if memories:
             ids: list[JSON] = [m.id for m in memories]
-            self._log.note("memory.recalled", {"ids": ids}, label=join(m.label for m in memories))
+            self._log.note("memory.recalled", {"ids": ids}, label=join([m.label for m in memories]))
         return memories
 
     async def forget(self, owner: Principal, ids: Sequence[str] | None = None) -> None:

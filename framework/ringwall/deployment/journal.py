@@ -12,7 +12,6 @@ its record. Whoever must prove that nothing was keeps records (`RunRecord`) else
 from __future__ import annotations
 
 import hashlib
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -288,8 +287,3 @@ class InMemoryJournal(Journal):
 
     async def runs(self, status: RunStatus | None = None) -> list[RunRecord]:
         return [r for r in self._records.values() if status is None or r.status is status]
-
-
-def now() -> float:
-    """Unix time in seconds, to the microsecond: what a JSON number and a database column keep exactly."""
-    return round(time.time(), 6)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, cast
 
-from ringwall.deployment.journal import Draft, Event, Head, Journal, RunStatus, now
+from ringwall.deployment.journal import Draft, Event, Head, Journal, RunStatus
 from ringwall.errors import InvalidInput, JournalConflict, UnknownRun
 from ringwall.interface.base import CallStatus, ToolCall, ToolOutcome
 from ringwall.label import BOTTOM, Label, Labelled, Source, join
@@ -105,7 +106,7 @@ class RunLog:
         """Write down what happened. Its label is the floor, or more: an event reveals what the run has seen."""
         if label is not None:
             self.floor = self.floor | label
-        self._drafts.append(Draft(kind, dumps(body), self._label_text(), now()))
+        self._drafts.append(Draft(kind, dumps(body), self._label_text(), time.time()))
 
     def saw(self, label: Label) -> None:
         """Raise the floor: from here on everything the run says could be made from a value with this label."""

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from ringwall.label import BOTTOM, Label, Labelled, join
 from ringwall.personalization.base import Memory, Profile
-
-if TYPE_CHECKING:
-    from langchain_core.messages import BaseMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +50,15 @@ def compose(
     memories: Sequence[Memory] = (),
 ) -> tuple[Labelled[BaseMessage], ...]:
     """Return the system message and the user's message; each with the join of the labels of its parts."""
-    from langchain_core.messages import HumanMessage, SystemMessage
-
-    about, about_label = _about(profile, memories)
+    about, about_label = _about(profile, memories) if profile or memories else ("", BOTTOM)
     system = f"{template.system}\n{about}" if about else template.system
     if passages:
-        numbered = "\n".join(
-            template.passage.format(number=number, text=passage.value) for number, passage in enumerate(passages, 1)
-        )
+        write = template.passage.format
+        numbered = "\n".join([write(number=number, text=p.value) for number, p in enumerate(passages, 1)])
         text = template.context.format(passages=numbered, question=question.value)
     else:
         text = template.bare.format(question=question.value)
-    label = join((question.label, *(passage.label for passage in passages)))
+    label = join([question.label, *[passage.label for passage in passages]])
     return Labelled(SystemMessage(content=system), about_label), Labelled(HumanMessage(content=text), label)
 
 
@@ -77,4 +73,4 @@ def _about(profile: Profile | None, memories: Sequence[Memory]) -> tuple[str, La
             lines.append(f"Answer in {profile.language}.")
         lines.extend(f"The user prefers: {preference}." for preference in profile.preferences)
     lines.extend(f"The user said before: {memory.text}" for memory in memories)
-    return "\n".join(lines), join((label, *(memory.label for memory in memories)))
+    return "\n".join(lines), join([label, *[memory.label for memory in memories]])
