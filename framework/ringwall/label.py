@@ -71,7 +71,7 @@ class Label:
 
     def may_flow_to(self, grants: Grants) -> bool:
         """Whether somebody who holds `grants` may receive the value: every ACL admits them."""
-        return all([acl.admits(grants) for acl in self.secrecy])
+        return all(not acl.isdisjoint(grants) for acl in self.secrecy)
 
 
 BOTTOM: Final = Label()

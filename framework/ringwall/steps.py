@@ -5,7 +5,6 @@ Each asks for what it needs in its constructor and does not know that a gate sta
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -254,10 +253,9 @@ def _call_message(calls: Sequence[ToolCall], *, text: str = "") -> BaseMessage:
 
 def _arguments(call: ToolCall) -> dict[str, JSON]:
     try:
-        arguments = json.loads(call.arguments or "{}")
+        return call.parsed if isinstance(call.parsed, dict) else {}
     except ValueError:
         return {}
-    return arguments if isinstance(arguments, dict) else {}
 
 
 def _spec(tool: Tool) -> ToolSpec:

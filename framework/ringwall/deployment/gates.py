@@ -16,7 +16,6 @@ from ringwall.data.base import Chunk, DocumentStore, Match, Query
 from ringwall.deployment.base import Decision, Policy, Verdict
 from ringwall.deployment.runlog import RunLog
 from ringwall.errors import ActionDenied, FlowDenied, StoreError
-from ringwall.interface.base import call_digest
 from ringwall.label import Label, Source, join
 from ringwall.model.base import Delta, Location, ModelInfo, ModelProvider, ModelRequest
 from ringwall.personalization.base import Memory, MemoryStore, Profile, ProfileStore
@@ -29,9 +28,8 @@ QUESTIONS: Final = "collection:questions"
 
 def question_label(principal: Principal) -> Label:
     """The label of a principal's own words: for itself and holders of `collection:questions`, shaped by itself."""
-    return Label(
-        frozenset((ACL((principal.own_grant, scoped(QUESTIONS, principal.tenant))),)), frozenset((principal.id,))
-    )
+    readers = ACL((principal.own_grant, scoped(QUESTIONS, principal.tenant)))
+    return Label(frozenset((readers,)), frozenset((principal.id,)))
 
 
 class GatedStore(DocumentStore):
@@ -109,9 +107,8 @@ class GatedModel(ModelProvider):
                     usage = delta.usage
                 finish = delta.finish or finish
                 for call in delta.calls:
-                    digest = call_digest(call.name, call.arguments)
-                    self._log.proposals[digest] = request.label | self._log.floor
-                    calls.append(digest)
+                    self._log.proposals[call.name, call.arguments] = request.label | self._log.floor
+                    calls.append([call.name, call.arguments])
                 yield delta
         self._log.note(
             "model.replied",

@@ -49,8 +49,8 @@ class CallState:
 class RunLog:
     """One run's part of the journal, its calls, and its floor: the label of all that the gates let it see.
 
-    `proposals` holds, by digest, what each call that a model asked for could have been made from: the floor at
-    that moment. A call asked for before anything was read stays the user's own, whatever is read later.
+    `proposals` holds, by tool and arguments, what each call that a model asked for could have been made from: the
+    floor at that moment. A call asked for before anything was read stays the user's own, whatever is read later.
 
     Events collect here until `flush`; what must not be lost is flushed before what depends on it happens.
     `before_flush` is called first, to note what else should go along.
@@ -73,7 +73,7 @@ class RunLog:
         self.run, self.principal, self.question, self.intent = run, principal, question, intent
         self.floor = question.label
         self.calls: dict[str, CallState] = {}
-        self.proposals: dict[str, Label] = {}
+        self.proposals: dict[tuple[str, str], Label] = {}
         self.before_flush: Callable[[], None] | None = None
         self._journal = journal
         self._head: Head | None = None
@@ -99,7 +99,9 @@ class RunLog:
         log.calls = fold_calls(events)
         for event in events:
             if event.kind == "model.replied":
-                log.proposals |= dict.fromkeys(event_body(event)["calls"], event_label(event))
+                label = event_label(event)
+                for tool, arguments in event_body(event)["calls"]:
+                    log.proposals[tool, arguments] = label
         return log
 
     def note(self, kind: str, body: Mapping[str, JSON], *, label: Label | None = None) -> None:

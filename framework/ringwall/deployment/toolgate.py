@@ -66,7 +66,7 @@ class GatedTools(ToolRunner):
         """
         log = self._log
         words = log.question.label
-        shown = log.proposals.get(prepared.call.digest, log.floor) | words
+        shown = log.proposals.get((prepared.call.tool, prepared.call.arguments), log.floor) | words
         if log.intent is None or prepared.tool.name not in log.intent:
             return shown
         labels = (words if self._in_question(value) else shown for value in prepared.arguments.values())

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import cast
 
 from ringwall.errors import InvalidInput
 from ringwall.label import BOTTOM, Label
@@ -29,23 +30,27 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True)
 class ToolCall:
-    """One call: a tool, its exact arguments as canonical JSON text, and an id that is unique in its run."""
+    """One call: a tool, its arguments as JSON text, and an id that is unique in its run."""
 
     id: str
     tool: str
     arguments: str
 
     @cached_property
+    def parsed(self) -> JSON:
+        """The arguments as JSON; no text is no arguments. Raises `ValueError` for text that is no JSON."""
+        return cast(JSON, json.loads(self.arguments)) if self.arguments else {}
+
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 of the tool and its canonical arguments: what an approval is bound to."""
-        return call_digest(self.tool, self.arguments)
+        """SHA-256 of the tool and its arguments in canonical JSON: what an approval is bound to.
 
-
-def call_digest(tool: str, arguments: str) -> str:
-    """SHA-256 of a tool's name and its arguments in canonical JSON; text that is no JSON is taken as it is."""
-    with contextlib.suppress(ValueError):
-        arguments = canonical(json.loads(arguments))
-    return digest(f"{tool}\n{arguments}")
+        Arguments that are no JSON are taken as they are.
+        """
+        arguments = self.arguments
+        with contextlib.suppress(ValueError):
+            arguments = canonical(self.parsed)
+        return digest(f"{self.tool}\n{arguments}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +176,9 @@ class ToolRunner(ABC):
             offered = ", ".join(sorted(t.name for t in self.tools())) or "none"
             raise InvalidInput(f"there is no tool named {call.tool!r}", expected=f"one of: {offered}")
         try:
-            arguments = json.loads(call.arguments or "{}")
+            arguments = call.parsed
         except ValueError as error:
             raise InvalidInput(f"the arguments of {tool.name} are not JSON: {error}") from None
         if not isinstance(arguments, dict):
             raise InvalidInput(f"the arguments of {tool.name} are not a JSON object")
-        return PreparedCall(call, tool, tool.check(arguments))
+        return PreparedCall(call, tool, tool.check(cast("dict[str, JSON]", arguments)))
