@@ -1,4 +1,4 @@
-"""The one thread that writes a journal: what comes in together is committed together."""
+"""What writes a journal: on the spot if nothing is to be waited for, else in a thread, many at a time."""
 
 from __future__ import annotations
 
@@ -67,6 +67,8 @@ _PUT_STATUSES: Final = _PUT_RUNS + ", status = excluded.status"  # apart, since 
 _PUT_EVENTS: Final = "INSERT INTO events (run, seq, kind, at, label, body, previous, hash) VALUES {rows}"
 _LOCK_RUNS: Final = " ORDER BY number FOR UPDATE"
 _LOCK_STARTS: Final = "SELECT pg_advisory_xact_lock(1380535879)"
+
+_CHECKPOINT_AFTER: Final = 500  # commits on the spot: then it is the thread's turn, which copies the log back
 
 _SIZES: Final = (32, 16, 8, 4, 2, 1)
 
@@ -156,36 +158,57 @@ _Outcome = Head | Exception
 
 
 class Writer:
-    """Takes work from any event loop, and answers there once the work is committed."""
+    """Takes work from any event loop, and answers there once the work is committed.
+
+    One thread waits for locks and for the disk, for all who write meanwhile. Work that need not wait for the disk
+    is committed on the spot, in some 0.1 ms, while the thread has nothing to do and nobody holds the lock.
+    """
 
     def __init__(self, database: Database, synchronous: Synchronous) -> None:
-        self._database = database
-        self._always_full = synchronous == "FULL"
-        value, lock = ("?", "") if database.on_sqlite else ("%s", _LOCK_RUNS)
-        self._find = _statements(_FIND + lock, value)
-        self._put_runs = _statements(_PUT_RUNS, _row(value, RUNS))
-        self._put_statuses = _statements(_PUT_STATUSES, _row(value, RUNS))
-        self._put_events = _statements(_PUT_EVENTS, _row(value, EVENTS))
+        self._slow = Lane(database, synchronous)
+        self._quick = Lane(database, synchronous, waits=False) if database.on_sqlite and synchronous != "FULL" else None
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._connection: sa.PoolProxiedConnection | None = None
-        self._cursor: Any = None  # the driver's
-        self._full = self._always_full
+        self._queued = 0
+        self._since_checkpoint = 0
 
     async def write(self, work: Start | Append) -> Head:
         """Do the work in some transaction, and return the run's new end."""
         loop = asyncio.get_running_loop()
-        job = _Job(work, loop, loop.create_future())
         with self._lock:
             if self._closed:
                 raise JournalUnavailable("the journal is closed", hint="close it last")
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="ringwall-journal", daemon=True)
-                self._thread.start()
-            self._queue.put(job)
-        return await job.future
+            outcome = self._at_once(work)
+            if outcome is None:
+                job = _Job(work, loop, loop.create_future())
+                self._enqueue(job)
+        if outcome is None:
+            return await job.future
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def _at_once(self, work: Start | Append) -> _Outcome | None:
+        """Commit here and now if that takes no waiting; None if the thread shall do it."""
+        if self._quick is None or work.durable or self._queued or self._since_checkpoint >= _CHECKPOINT_AFTER:
+            return None
+        try:
+            (outcome,) = self._quick.commit([work])
+        except Exception:  # noqa: BLE001  whatever it is: the thread tries again, and explains it
+            self._quick.disconnect()
+            return None
+        self._since_checkpoint += 1
+        return outcome
+
+    def _enqueue(self, job: _Job) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="ringwall-journal", daemon=True)
+            self._thread.start()
+        self._queued += 1
+        self._since_checkpoint = 0
+        self._queue.put(job)
 
     async def close(self) -> None:
         """Commit what has come in, and stop."""
@@ -194,6 +217,8 @@ class Writer:
             self._queue.put(None)
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
+        if self._quick is not None:
+            self._quick.disconnect()
 
     def _run(self) -> None:
         going = True
@@ -203,38 +228,65 @@ class Writer:
                 taken.append(self._queue.get())
             going = taken[-1] is not None
             jobs = [job for job in taken if job]
-            _answer(jobs, self._settle(jobs))
-        self._disconnect()
+            outcomes = self._slow.settle([job.work for job in jobs])
+            with self._lock:
+                self._queued -= len(jobs)
+            _answer(jobs, outcomes)
+        self._slow.disconnect()
 
-    def _settle(self, jobs: Sequence[_Job]) -> list[_Outcome]:
-        """Commit the jobs in one transaction; if that fails for what one of them holds, each in its own."""
-        if not jobs:
+
+class Lane:
+    """One connection that writes. With `waits=False` it neither waits for a lock nor copies the log back."""
+
+    def __init__(self, database: Database, synchronous: Synchronous, *, waits: bool = True) -> None:
+        self._database = database
+        self._waits = waits
+        self._always_full = synchronous == "FULL"
+        value, lock = ("?", "") if database.on_sqlite else ("%s", _LOCK_RUNS)
+        self._find = _statements(_FIND + lock, value)
+        self._put_runs = _statements(_PUT_RUNS, _row(value, RUNS))
+        self._put_statuses = _statements(_PUT_STATUSES, _row(value, RUNS))
+        self._put_events = _statements(_PUT_EVENTS, _row(value, EVENTS))
+        self._connection: sa.PoolProxiedConnection | None = None
+        self._cursor: Any = None  # the driver's
+        self._full = self._always_full
+
+    def settle(self, works: Sequence[Start | Append]) -> list[_Outcome]:
+        """Commit the works in one transaction; if that fails for what one of them holds, each in its own."""
+        if not works:
             return []
         try:
-            return self._commit(jobs)
+            return self.commit(works)
         except self._database.errors as error:
-            self._disconnect()
-            if len(jobs) == 1 or self._database.is_down(error):
-                return [self._database.explain(error) for _ in jobs]
+            self.disconnect()
+            if len(works) == 1 or self._database.is_down(error):
+                return [self._database.explain(error) for _ in works]
         except Exception as error:  # noqa: BLE001  the thread's outermost edge: each caller gets an answer
-            self._disconnect()
-            if len(jobs) == 1:
+            self.disconnect()
+            if len(works) == 1:
                 return [error]
-        return [outcome for job in jobs for outcome in self._settle([job])]
+        return [outcome for work in works for outcome in self.settle([work])]
 
-    def _commit(self, jobs: Sequence[_Job]) -> list[_Outcome]:
-        cursor = self._begin(durable=any(job.work.durable for job in jobs))
-        batch = self._load(cursor, jobs)
-        outcomes = [_apply(job.work, batch) for job in jobs]
+    def commit(self, works: Sequence[Start | Append]) -> list[_Outcome]:
+        """Commit the works in one transaction. Raises what the database raises, and has then written nothing."""
+        cursor = self._begin(durable=any(work.durable for work in works))
+        batch = self._load(cursor, works)
+        outcomes = [_apply(work, batch) for work in works]
         self._store(cursor, batch)
         cursor.connection.commit()
         return outcomes
 
+    def disconnect(self) -> None:
+        """Give up the connection, and with it what it had not committed, and the lock."""
+        if self._connection is not None:
+            with suppress(*self._database.errors):
+                self._connection.rollback()
+            self._connection.invalidate()
+            self._connection = self._cursor = None
+
     def _begin(self, *, durable: bool) -> Any:
         if self._connection is None:
-            self._connection = self._database.engine.raw_connection()
-            self._cursor = self._connection.cursor()
-            self._full = self._always_full
+            self._connect()
         cursor = self._cursor
         if self._database.on_sqlite:
             full = durable or self._always_full
@@ -244,12 +296,20 @@ class Writer:
             cursor.execute("BEGIN IMMEDIATE")
         return cursor
 
-    def _load(self, cursor: Any, jobs: Sequence[_Job]) -> Batch:
-        starting = any(isinstance(job.work, Start) for job in jobs)
+    def _connect(self) -> None:
+        self._connection = self._database.engine.raw_connection()
+        self._cursor = self._connection.cursor()
+        self._full = self._always_full
+        if not self._waits:
+            self._cursor.execute("PRAGMA busy_timeout = 0")
+            self._cursor.execute("PRAGMA wal_autocheckpoint = 0")
+
+    def _load(self, cursor: Any, works: Sequence[Start | Append]) -> Batch:
+        starting = any(isinstance(work, Start) for work in works)
         if starting and not self._database.on_sqlite:
             cursor.execute(_LOCK_STARTS)
         batch = Batch({}, (0, GENESIS))
-        for ids in _pieces(sorted({stored(job.work.run) for job in jobs})):
+        for ids in _pieces(sorted({stored(work.run) for work in works})):
             cursor.execute(self._find[len(ids)], ids)
             for number, run, owner, status, length, head in cursor.fetchall():
                 record = RunRecord(restored(run), restored(owner), RunStatus(status), length, head)
@@ -266,12 +326,6 @@ class Writer:
         _put(cursor, self._put_statuses, [_run_row(*batch.runs[run]) for run in batch.other_status])
         _put(cursor, self._put_runs, [_run_row(*batch.runs[run]) for run in longer])
         _put(cursor, self._put_events, [_event_row(number, event) for number, event in batch.events])
-
-    def _disconnect(self) -> None:
-        """Give up the connection, and with it what it had not committed."""
-        if self._connection is not None:
-            self._connection.invalidate()
-            self._connection = None
 
 
 def _put(cursor: Any, statements: Mapping[int, str], rows: Sequence[Row]) -> None:

@@ -194,6 +194,15 @@ async def test_everything_can_wait_for_the_disk(path: Path) -> None:
     await journal.close()
 
 
+async def test_the_log_of_sqlite_is_copied_back_though_nothing_waits_for_the_disk(path: Path) -> None:
+    journal = SqlJournal(path)
+    for number in range(2500):
+        await journal.start(str(number), OWNER, [Draft("run.started", "x" * 4096)])
+    size = path.with_name(path.name + "-wal").stat().st_size
+    await journal.close()
+    assert size < 40e6  # 2500 commits of some 5 pages each would be 50 MB
+
+
 async def test_the_events_of_a_run_without_record_are_found(journal: Journal, path: Path) -> None:
     for run in ("a", "b"):
         await journal.start(run, OWNER, drafts("0"))
