@@ -38,7 +38,7 @@ from ringwall.label import Labelled
 from ringwall.model.base import ModelProvider
 from ringwall.personalization.base import MemoryStore, ProfileStore
 from ringwall.personalization.memory import InMemoryMemories, InMemoryProfiles
-from ringwall.pipeline import Pipeline, run_steps
+from ringwall.pipeline import Pipeline
 from ringwall.principal import TENANT_MARK, Principal
 from ringwall.run import Beginning, Sink, check_same_pipeline, fold, started
 from ringwall.schema import JSON
@@ -323,9 +323,7 @@ class App:
         """Run the steps from `place` on, and put the end of the run, whatever it is, into the journal."""
         try:
             async with asyncio.timeout(deadline or self._deadline) as clock:
-                with self._assembly.enter(log, sink) as (steps, saved):
-                    saved.begin(turn, place)
-                    turn = await run_steps(steps, turn, start=place, observe=saved.finished)
+                turn = await self._assembly.run(turn, place, log, sink)
                 return await self._finish(log, turn)
         except asyncio.CancelledError:
             await self._end(log, "run.cancelled", {}, RunStatus.CANCELLED)

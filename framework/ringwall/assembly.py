@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -19,8 +18,9 @@ from ringwall.interface.base import ToolRunner
 from ringwall.model.base import ModelProvider
 from ringwall.model.router import Router
 from ringwall.personalization.base import MemoryStore, ProfileStore
-from ringwall.pipeline import Checkpoint, Outlet, Pipeline, Recipe, Step, step_class
+from ringwall.pipeline import Checkpoint, Outlet, Pipeline, Recipe, Step, run_steps, step_class
 from ringwall.run import Saved, Sink, UserOutlet
+from ringwall.turn import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,13 @@ class Assembly:
             more(wiring)
         self._container: Container = wiring.build()
 
-    @contextmanager
-    def enter(self, log: RunLog, sink: Sink | None) -> Iterator[tuple[tuple[Step, ...], Saved]]:
-        """Open a run's scope; yield its steps, and what saves its turns."""
+    async def run(self, turn: Turn, place: int, log: RunLog, sink: Sink | None) -> Turn:
+        """Run the steps from `place` on, in a scope of their own."""
         with self._container.enter({RunLog: log, _Listener: _Listener(sink)}) as scope:
-            saved, *steps = scope.get(_Run)
-            yield cast("tuple[Step, ...]", tuple(steps)), cast(Saved, saved)
+            first, *steps = scope.get(_Run)
+            saved = cast(Saved, first)
+            saved.begin(turn, place)
+            return await run_steps(cast("list[Step]", steps), turn, start=place, observe=saved.finished)
 
     def close(self) -> None:
         self._container.close()

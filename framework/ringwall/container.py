@@ -7,10 +7,9 @@ app or one run. Classes ask for what they need in their constructors and never s
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, Self, TypeVar, cast, get_type_hints
 
 from dishka import BaseScope, Provider, make_container, new_scope
 from dishka import Container as DishkaContainer
@@ -103,14 +102,18 @@ class Container:
         except NoFactoryError as error:
             raise MissingDependency(f"nothing here may have it: {error}") from None
 
-    @contextmanager
-    def enter(self, given: Mapping[Any, object]) -> Iterator[Container]:
-        """Open the scope of one run with the things given to it; what it made is closed at the end."""
-        with self._inner(context=dict(given)) as scope:
-            yield Container(scope)
+    def enter(self, given: dict[Any, object]) -> Container:
+        """Open the scope of one run with the things given to it; what it made is closed when it is left."""
+        return Container(self._inner(context=given).__enter__())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     def close(self) -> None:
-        """Forget what was made for the app."""
+        """Forget what was made here."""
         self._inner.close()
 
 

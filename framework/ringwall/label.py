@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Generic, Self, TypedDict, TypeVar
+from typing import Final, Generic, NamedTuple, Self, TypedDict, TypeVar
 
 from ringwall.principal import ACL, Grants
 
@@ -86,8 +86,7 @@ def join(labels: Iterable[Label]) -> Label:
     return Label(_OPEN.union(*[x.secrecy for x in each]), _NOBODY.union(*[x.influence for x in each]))
 
 
-@dataclass(frozen=True, slots=True)
-class Labelled(Generic[T_co]):
+class Labelled(NamedTuple, Generic[T_co]):
     """A value together with its label."""
 
     value: T_co

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -65,7 +65,7 @@ class Pipeline:
         return cast("tuple[Step, ...]", self.steps)
 
 
-async def run_steps(steps: tuple[Step, ...], turn: Turn, *, start: int = 0, observe: Observer | None = None) -> Turn:
+async def run_steps(steps: Sequence[Step], turn: Turn, *, start: int = 0, observe: Observer | None = None) -> Turn:
     """Run `steps` from place `start` on until the last, or until the turn waits for somebody."""
     for place in range(start, len(steps)):
         turn = await steps[place](turn)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import attrgetter
-from typing import Any, Final, TypedDict, Unpack, cast
+from typing import Any, Final, NamedTuple, TypedDict, Unpack, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
@@ -29,8 +29,7 @@ class TurnStatus(StrEnum):
     """For a human: an approval, or a word on what became of a call."""
 
 
-@dataclass(frozen=True, slots=True)
-class Citation:
+class Citation(NamedTuple):
     """A passage that the answer rests on: document and character range (end exclusive).
 
     `cited` tells whether the answer points at it (`[1]`), or it merely stood in the prompt.
@@ -250,7 +249,7 @@ _CODECS: Final[Mapping[str, _Codec]] = {
     "rounds": (int, int),
     "answer": (str, str),
     "citations": (
-        lambda citations: [[c.document, c.start, c.end, c.cited] for c in citations],
+        lambda citations: [list(c) for c in citations],
         lambda value: tuple(Citation(*citation) for citation in value),
     ),
     "status": (str, TurnStatus),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Final, Protocol, Self, runtime_checkable
+from typing import Final, NamedTuple, Protocol, Self, runtime_checkable
 
 from ringwall.label import Label, Source
 from ringwall.principal import ACL, Grants
@@ -52,8 +52,7 @@ class Chunk:
         return replace(self, readers=readers)
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """A chunk that answers a query; a higher `score` is better. Scores compare within one search only."""
 
     chunk: Chunk

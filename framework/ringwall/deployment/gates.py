@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
 from typing import Final
 
 from ringwall.data.base import Chunk, DocumentStore, Match, Query
@@ -101,7 +100,8 @@ class GatedModel(ModelProvider):
             await self._may_receive(request.label | self._log.floor)
         began, usage, finish = time.perf_counter(), None, ""
         calls: list[JSON] = []
-        async with aclosing(self._inner.stream(request)) as deltas:
+        deltas = self._inner.stream(request)
+        try:
             async for delta in deltas:
                 if delta.usage is not None:
                     usage = delta.usage
@@ -110,6 +110,8 @@ class GatedModel(ModelProvider):
                     self._log.proposals[call.name, call.arguments] = request.label | self._log.floor
                     calls.append([call.name, call.arguments])
                 yield delta
+        finally:
+            await deltas.aclose()
         self._log.note(
             "model.replied",
             {

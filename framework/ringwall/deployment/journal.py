@@ -266,7 +266,9 @@ class InMemoryJournal(Journal):
         status: RunStatus | None = None,
         durable: bool = False,
     ) -> Head:
-        record = await self.record(run)
+        record = self._records.get(run)
+        if record is None:
+            raise UnknownRun(run)
         if record[-2:] != after:
             raise JournalConflict(f"run {run!r} went on elsewhere", hint="read it again before acting")
         events = chain(run, drafts, seq=after.length, previous=after.hash)

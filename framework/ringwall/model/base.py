@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ringwall.label import BOTTOM, Label
 from ringwall.principal import Principal
@@ -106,8 +106,7 @@ class Usage:
     completion: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RequestedCall:
+class RequestedCall(NamedTuple):
     """A tool call as a model wrote it: `arguments` is the JSON text, unchecked."""
 
     id: str
@@ -115,8 +114,7 @@ class RequestedCall:
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(NamedTuple):
     """A piece of a reply: some text, whole tool calls, or (in the last one) the usage and why it ended.
 
     `finish` is `stop`, `length` or `tool_calls`.
