@@ -312,7 +312,7 @@ class App:
         asked = Labelled(question, question_label(principal))
         tools = None if intent is None else frozenset(intent)
         turn = Turn(run or secrets.token_hex(16), principal, asked, grants, intent=tools)
-        log = RunLog(self.journal, turn.run, principal, asked, intent=tools)
+        log = RunLog(self.journal, self.policy, turn.run, principal, asked, intent=tools)
         log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
         await log.flush()
         return log, turn
@@ -341,7 +341,7 @@ class App:
             log.note("run.waiting", {"calls": [call.id for call in turn.pending]})
             await log.flush(status=RunStatus.WAITING, durable=True)
             return RunResult(turn.run, RunStatus.WAITING, waiting=approvals.open_questions(log))
-        await release(self.policy, log, as_="run.finished")
+        await release(log, as_="run.finished")
         await log.flush(status=RunStatus.DONE)
         return _result(turn)
 
@@ -386,7 +386,7 @@ class App:
         if beginning.app != self.name:
             raise UnknownRun(run)
         turn = beginning.turn
-        log = RunLog.restore(self.journal, turn.principal, turn.question, events, intent=turn.intent)
+        log = RunLog.restore(self.journal, self.policy, turn.principal, turn.question, events, intent=turn.intent)
         return log, beginning
 
     async def _pick_up(self, run: str) -> tuple[RunLog, Beginning, bool]:

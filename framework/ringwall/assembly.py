@@ -97,13 +97,13 @@ def _wire_gates(wiring: Wiring, models: Sequence[ModelProvider]) -> None:
     wiring.run(Checkpoint, _checkpoint)
 
 
-def _gated_model(policy: Policy, log: RunLog, models: Sequence[ModelProvider]) -> ModelProvider:
-    gated = [GatedModel(model, policy, log) for model in models]
+def _gated_model(log: RunLog, models: Sequence[ModelProvider]) -> ModelProvider:
+    gated = [GatedModel(model, log) for model in models]
     return gated[0] if len(gated) == 1 else Router(*gated)
 
 
-def _outlet(policy: Policy, log: RunLog, listener: _Listener) -> Outlet:
-    return UserOutlet(policy, log, listener.sink)
+def _outlet(log: RunLog, listener: _Listener) -> Outlet:
+    return UserOutlet(log, listener.sink)
 
 
 def _checkpoint(saved: Saved) -> Checkpoint:

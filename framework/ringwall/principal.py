@@ -58,7 +58,7 @@ class Principal:
             raise InvalidInput(f"principal id {self.id!r} has no kind", expected="`kind:name`, as in `user:ana`")
         if kind in ("role", "collection"):
             raise InvalidInput(f"principal id {self.id!r} is a {kind}", expected="an id that is nobody's grant")
-        if any(TENANT_MARK in part for part in (self.id, self.tenant, *self.roles)):
+        if TENANT_MARK in "\n".join((self.id, self.tenant, *self.roles)):
             raise InvalidInput(
                 f"principal {self.id!r} of tenant {self.tenant!r} contains {TENANT_MARK!r}",
                 expected=f"ids, roles and tenants without {TENANT_MARK!r}, which separates the two in a grant",

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from ringwall.deployment.base import Policy
 from ringwall.deployment.gates import release
 from ringwall.deployment.journal import Event
 from ringwall.deployment.runlog import RunLog, event_body
@@ -65,15 +64,15 @@ class Saved(Checkpoint):
 class UserOutlet(Outlet):
     """Lets text out to the user once the policy has said that the user may receive all that the run has seen."""
 
-    def __init__(self, policy: Policy, log: RunLog, sink: Sink | None) -> None:
-        self._policy, self._log, self._sink = policy, log, sink
+    def __init__(self, log: RunLog, sink: Sink | None) -> None:
+        self._log, self._sink = log, sink
         self._settled: Label | None = None
 
     async def write(self, text: str) -> None:
         if self._sink is None:
             return
         if self._settled is not self._log.floor:
-            await release(self._policy, self._log, as_="answer.begun")
+            await release(self._log, as_="answer.begun")
             self._settled = self._log.floor
         await self._sink(text)
 

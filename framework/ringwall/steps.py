@@ -191,7 +191,7 @@ class Agent:
         return turn.evolve(messages=(*turn.messages, *messages), pending=tuple(waiting), status=status)
 
     def _context(self, turn: Turn, call: ToolCall) -> CallContext:
-        key = digest(f"{turn.run}\n{call.id}\n{call.digest}")
+        key = digest(f"{turn.run}\n{call.id}\n{call.tool}\n{call.arguments}")
         return CallContext(turn.run, call.id, turn.principal.own_grant, key, self._deadline)
 
 

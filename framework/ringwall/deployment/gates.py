@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Final
 
 from ringwall.data.base import Chunk, DocumentStore, Match, Query
-from ringwall.deployment.base import Decision, Policy, Verdict
+from ringwall.deployment.base import Decision, Verdict
 from ringwall.deployment.runlog import RunLog
 from ringwall.errors import ActionDenied, FlowDenied, StoreError
 from ringwall.label import Label, Source, join
@@ -34,12 +34,12 @@ def question_label(principal: Principal) -> Label:
 class GatedStore(DocumentStore):
     """Searches on behalf of the run's principal: with what it asks for and holds at this moment, never more."""
 
-    def __init__(self, inner: DocumentStore, policy: Policy, log: RunLog) -> None:
-        self._inner, self._policy, self._log = inner, policy, log
+    def __init__(self, inner: DocumentStore, log: RunLog) -> None:
+        self._inner, self._log = inner, log
 
     async def search(self, query: Query, readable: Grants, k: int) -> list[Match]:
         began = time.perf_counter()
-        allowed = readable & await self._policy.grants(self._log.principal)
+        allowed = readable & await self._log.policy.grants(self._log.principal)
         matches = await self._inner.search(query, allowed, k)
         for match in matches:
             if match.chunk.readers.isdisjoint(allowed):
@@ -75,7 +75,7 @@ class GatedStore(DocumentStore):
             raise FlowDenied("these readers may not receive what this run has read", hint="name fewer readers")
 
     async def _may_write(self) -> None:
-        decision = await caused_by(self._policy, self._log.principal, self._log.causes, "write", "documents")
+        decision = await caused_by(self._log, self._log.causes, "write", "documents")
         if not decision:
             raise ActionDenied(f"this run may not write documents: {decision.reason}", rule=decision.rule)
 
@@ -83,8 +83,8 @@ class GatedStore(DocumentStore):
 class GatedModel(ModelProvider):
     """Sends a request on only if the provider may receive everything the run has seen."""
 
-    def __init__(self, inner: ModelProvider, policy: Policy, log: RunLog) -> None:
-        self._inner, self._policy, self._log = inner, policy, log
+    def __init__(self, inner: ModelProvider, log: RunLog) -> None:
+        self._inner, self._log = inner, log
 
     @property
     def info(self) -> ModelInfo:
@@ -127,7 +127,7 @@ class GatedModel(ModelProvider):
     async def _may_receive(self, label: Label) -> None:
         """Ask, and write the answer down before anything leaves: a disclosure is never only in memory."""
         receiver = self._inner.principal
-        allowed = label.may_flow_to(await self._policy.grants(receiver))
+        allowed = label.may_flow_to(await self._log.policy.grants(receiver))
         self._log.note("flow.allowed" if allowed else "flow.denied", {"receiver": receiver.id})
         await self._log.flush()
         if not allowed:
@@ -164,8 +164,8 @@ class GatedProfiles(ProfileStore):
 class GatedMemories(MemoryStore):
     """Recalls for the run's principal what it may still read; keeps a memory with everything the run has seen."""
 
-    def __init__(self, inner: MemoryStore, policy: Policy, log: RunLog) -> None:
-        self._inner, self._policy, self._log = inner, policy, log
+    def __init__(self, inner: MemoryStore, log: RunLog) -> None:
+        self._inner, self._log = inner, log
 
     async def add(self, owner: Principal, memories: Sequence[Memory]) -> None:
         _own(self._log, owner)
@@ -177,7 +177,7 @@ class GatedMemories(MemoryStore):
 
     async def recall(self, owner: Principal, about: str, k: int) -> list[Memory]:
         _own(self._log, owner)
-        grants = await self._policy.grants(owner)
+        grants = await self._log.policy.grants(owner)
         memories = [m for m in await self._inner.recall(owner, about, k) if m.label.may_flow_to(grants)]
         if memories:
             ids: list[JSON] = [m.id for m in memories]
@@ -194,18 +194,16 @@ def _own(log: RunLog, principal: Principal) -> None:
         raise FlowDenied("a run touches the profile and memories of its own principal only")
 
 
-async def caused_by(
-    policy: Policy, principal: Principal, sources: Iterable[Source], action: str, resource: str
-) -> Decision:
+async def caused_by(log: RunLog, sources: Iterable[Source], action: str, resource: str) -> Decision:
     """Ask for each source whether it may cause the action; the strictest answer counts.
 
     The run's principal answers for its own words; any other source is asked about by its name
     (`doc:menu.md`, `web:example.org`).
     """
-    strictest: Decision | None = None
+    principal, strictest = log.principal, None
     for source in sorted(sources):  # in one order, so that the same run gives the same reason
         who = principal if source == principal.id else source_principal(source, principal.tenant)
-        decision = await policy.decide(who, action, resource)
+        decision = await log.policy.decide(who, action, resource)
         if decision.verdict is Verdict.DENY:
             return decision
         if strictest is None or decision.verdict is Verdict.ASK:
@@ -218,12 +216,12 @@ def source_principal(source: Source, tenant: str) -> Principal:
     return Principal(source.replace(TENANT_MARK, ":"), tenant)
 
 
-async def release(policy: Policy, log: RunLog, *, as_: str) -> None:
+async def release(log: RunLog, *, as_: str) -> None:
     """Let text out to the run's principal, writing `as_` down, if it may receive all that the run has seen.
 
     Raises `FlowDenied` otherwise, and writes that down.
     """
-    allowed = log.floor.may_flow_to(await policy.grants(log.principal))
+    allowed = log.floor.may_flow_to(await log.policy.grants(log.principal))
     log.note(as_ if allowed else "flow.denied", {"receiver": log.principal.id})
     if not allowed:
         raise FlowDenied("the answer rests on what you may not receive")

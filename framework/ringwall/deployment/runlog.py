@@ -1,4 +1,4 @@
-"""What one run has done and seen: the gates' common memory, and the pen that writes the journal."""
+"""What one run is under, has done and has seen: the gates' common memory, and the pen that writes the journal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, cast
 
+from ringwall.deployment.base import Policy
 from ringwall.deployment.journal import Draft, Event, Head, Journal, RunStatus
 from ringwall.errors import InvalidInput, JournalConflict, UnknownRun
 from ringwall.interface.base import CallStatus, ToolCall, ToolOutcome
@@ -47,7 +48,7 @@ class CallState:
 
 
 class RunLog:
-    """One run's part of the journal, its calls, and its floor: the label of all that the gates let it see.
+    """One run's part of the journal, its policy, its calls, and its floor: the label of all that the gates let it see.
 
     `proposals` holds, by tool and arguments, what each call that a model asked for could have been made from: the
     floor at that moment. A call asked for before anything was read stays the user's own, whatever is read later.
@@ -57,20 +58,22 @@ class RunLog:
     """
 
     __slots__ = (
-        "_cut_off", "_drafts", "_head", "_journal", "_labels", "before_flush", "calls", "floor", "intent", "principal",
-        "proposals", "question", "run",
+        "_cut_off", "_drafts", "_head", "_journal", "_labels", "before_flush", "calls", "floor", "intent", "policy",
+        "principal", "proposals", "question", "run",
     )  # fmt: skip
 
     def __init__(
         self,
         journal: Journal,
+        policy: Policy,
         run: str,
         principal: Principal,
         question: Labelled[str],
         *,
         intent: frozenset[str] | None = None,
     ) -> None:
-        self.run, self.principal, self.question, self.intent = run, principal, question, intent
+        self.policy, self.run, self.principal = policy, run, principal
+        self.question, self.intent = question, intent
         self.floor = question.label
         self.calls: dict[str, CallState] = {}
         self.proposals: dict[tuple[str, str], Label] = {}
@@ -85,6 +88,7 @@ class RunLog:
     def restore(
         cls,
         journal: Journal,
+        policy: Policy,
         principal: Principal,
         question: Labelled[str],
         events: Sequence[Event],
@@ -93,7 +97,7 @@ class RunLog:
     ) -> RunLog:
         """The log of a run that began earlier, perhaps in another process."""
         last = events[-1]
-        log = cls(journal, last.run, principal, question, intent=intent)
+        log = cls(journal, policy, last.run, principal, question, intent=intent)
         log.floor = join(event_label(e) for e in events)
         log._head = Head(len(events), last.hash)
         log.calls = fold_calls(events)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import cast
 
-from ringwall.deployment.base import Decision, Policy, Verdict
+from ringwall.deployment.base import Decision, Verdict
 from ringwall.deployment.gates import caused_by
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.interface.base import CallContext, CallStatus, Effect, PreparedCall, Tool, ToolOutcome, ToolRunner
@@ -23,8 +23,8 @@ class GatedTools(ToolRunner):
     idempotent, or it is put before a human.
     """
 
-    def __init__(self, inner: ToolRunner, policy: Policy, log: RunLog) -> None:
-        self._inner, self._policy, self._log = inner, policy, log
+    def __init__(self, inner: ToolRunner, log: RunLog) -> None:
+        self._inner, self._log = inner, log
 
     def tools(self) -> Sequence[Tool]:
         return self._inner.tools()
@@ -50,7 +50,7 @@ class GatedTools(ToolRunner):
         if state and state.phase is CallPhase.DECLINED:
             return await self._refuse(prepared, f"{state.by} declined it", "approval")
         resource = f"tool:{prepared.tool.name}"
-        decision = await caused_by(self._policy, self._log.principal, label.influence, "call", resource)
+        decision = await caused_by(self._log, label.influence, "call", resource)
         match decision.verdict:
             case Verdict.DENY:
                 return await self._refuse(prepared, decision.reason, decision.rule)
@@ -82,7 +82,7 @@ class GatedTools(ToolRunner):
             Principal(f"tool:{prepared.tool.name}", tenant)
         ]
         for receiver in receivers:
-            if not label.may_flow_to(await self._policy.grants(receiver)):
+            if not label.may_flow_to(await self._log.policy.grants(receiver)):
                 return False
         return True
 
@@ -176,7 +176,7 @@ def _waiting(tool: Tool) -> ToolOutcome:
 
 def _described(prepared: PreparedCall) -> dict[str, JSON]:
     call = prepared.call
-    return {"call": call.id, "tool": call.tool, "arguments": call.arguments, "digest": call.digest}
+    return {"call": call.id, "tool": call.tool, "arguments": call.arguments}
 
 
 def _concluded(call_id: str, outcome: ToolOutcome) -> dict[str, JSON]:
