@@ -165,7 +165,10 @@ def _run_ratio(ours: Measured, our_run: str, theirs: Measured, their_run: str) -
 
 
 def targets(everyone: dict[str, Measured]) -> list[Target]:
-    """List what Ringwall is held to, always against the cheapest way of driving the peer."""
+    """List what Ringwall is held to, always against the cheapest way of driving the peer.
+
+    The peers' agents retrieve nothing, so they are compared with the turn that finds nothing either.
+    """
     nobody = Measured("nobody")
     ours = everyone.get(RINGWALL, nobody)
     bar = everyone.get(AGENT_FRAMEWORK, nobody).best_us("agent")
@@ -173,7 +176,7 @@ def targets(everyone: dict[str, Measured]) -> list[Target]:
     return [
         Target("RAG run, µs", ours.best_us("rag"), MAX_RAG_US),
         Target("agent turn, µs", ours.best_us("agent"), MAX_AGENT_US),
-        Target("agent turn, µs, against agent-framework's", ours.best_us("agent"), bar),
+        Target("agent turn, µs, against agent-framework's", ours.best_us("agent_without_documents"), bar),
         _durable_target("NORMAL", ours, durable),
         _durable_target("FULL", ours, durable),
     ]

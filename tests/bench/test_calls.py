@@ -1,0 +1,18 @@
+"""How much work a governed run is, in function calls: noise cannot touch them, so a guard can.
+
+The limits are a little above what was counted; whoever makes a run dearer on purpose raises them and says why.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+import ringwall_runs
+from harness import count_calls
+
+LIMITS = {"rag": 600, "agent_without_documents": 880, "agent": 1050, "agent_sqlite_normal": 1750}
+
+
+@pytest.mark.parametrize("run", LIMITS)
+def test_a_governed_run_takes_no_more_calls_than_it_did(run: str) -> None:
+    assert count_calls(ringwall_runs.runs()[run]) <= LIMITS[run]
