@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Final
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
 from ringwall.data.retrieve import Retriever
 from ringwall.errors import LimitReached
@@ -43,10 +43,7 @@ class Plan:
         if name not in self._tools:
             return turn
         request = ModelRequest(
-            messages=(
-                SystemMessage(content=f"Call {name} with the arguments that the user gave."),
-                HumanMessage(content=turn.question.value),
-            ),
+            messages=(HumanMessage(content=turn.question.value),),
             label=turn.question.label,
             tools=(_spec(self._tools[name]),),
             tool_choice=name,

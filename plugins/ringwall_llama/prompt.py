@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from jinja2 import TemplateError
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from ringwall.errors import InvalidInput
-from ringwall.model.base import ModelRequest
+from ringwall.model.base import ModelRequest, ToolSpec
 from ringwall.schema import JsonSchema
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ CHATML: Final = (
 """The template of a model that brings none."""
 
 _TOOLS_ARE: Final = "You have access to functions. If you decide to invoke a function, reply with JSON only, one of:"
+
+_ONE_MOMENT: Final = "One moment."
+
+_SAY_IT: Final = "Say this to me in one sentence."
 
 _MARK: Final = "\ue000{}\ue001"
 """Stands for the content of a message while the template is rendered (private use characters)."""
@@ -65,20 +69,26 @@ def call_text(name: str, arguments: str = "") -> str:
 
 def _turns(request: ModelRequest) -> list[tuple[str, str]]:
     """Role and text of each turn; what form the reply may take is explained in the system turn."""
-    turns = [_turn(message) for message in request.messages]
+    turns = [_turn(message, offered=bool(request.tools)) for message in request.messages]
+    if not request.tools and request.messages and request.messages[-1].type == "tool":
+        turns[-1] = ("user", f"{turns[-1][1]}\n{_SAY_IT}")
     if explained := _explained(request):
         first = turns.pop(0)[1] + "\n\n" if turns and turns[0][0] == "system" else ""
         turns.insert(0, ("system", first + explained))
     return turns
 
 
-def _turn(message: BaseMessage) -> tuple[str, str]:
-    """Templates know three roles; what a tool returned is told by the user."""
+def _turn(message: BaseMessage, *, offered: bool) -> tuple[str, str]:
+    """Templates know three roles; what a tool returned is told by the user.
+
+    A small model writes on in the form that it sees: calls are shown as calls only while tools are `offered`.
+    """
     text = str(message.text)
     if message.type == "ai":
-        return "assistant", "\n".join(filter(None, (text, _calls_of(message))))  # type: ignore[arg-type]
+        calls = _calls_of(cast("AIMessage", message))
+        return "assistant", "\n".join(filter(None, (text, calls if offered or not calls else _ONE_MOMENT)))
     if message.type == "tool":
-        return "user", f"Result: {text}"
+        return "user", f"Result: {text}" if offered else text
     return "system" if message.type == "system" else "user", text
 
 
@@ -92,8 +102,19 @@ def _explained(request: ModelRequest) -> str:
         return f"Reply with JSON only, like {_example(request.schema)}"
     if not request.tools:
         return ""
+    if request.tool_choice is not None and len(request.tools) == 1:
+        return _asked_for(request.tools[0])
     calls = [f"{call_text(tool.name, _example(tool.parameters))}  # {tool.description}" for tool in request.tools]
     return "\n".join([_TOOLS_ARE, *calls, "Otherwise answer in plain words."])
+
+
+def _asked_for(tool: ToolSpec) -> str:
+    """How to ask for one certain call: in words that a small model follows better than an example of it."""
+    properties: Any = tool.parameters.get("properties") or ("nothing",)
+    *most, last = properties
+    names = f"{', '.join(most)} and {last}" if most else last
+    first_line = tool.description.partition("\n")[0]
+    return f"Write the user's request as JSON with {names}. {first_line}".strip()
 
 
 def _example(schema: JsonSchema) -> str:
