@@ -33,6 +33,7 @@ check: $(DEV)
 fix: $(DEV)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+	$(BIN)/python docs/reference/make.py
 
 bench: $(DEV)
 	$(BIN)/python tests/bench/overhead.py

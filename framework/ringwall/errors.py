@@ -18,10 +18,6 @@
     │   ├── ProviderRefused              key, account or request refused; trying again will not help
     │   ├── ProviderUnavailable          busy, down or too slow; trying again may help
     │   └── BadReply                     the reply breaks the protocol or stops in the middle
-    ├── ToolError                    the tool's
-    │   ├── ToolFailed                   it raised
-    │   ├── ToolTimeout                  it did not return before its deadline
-    │   └── InDoubt                      its effect may or may not have happened; a human must say
     ├── StepFailed                   a step of the pipeline raised something that is not in this tree
     ├── LimitReached                 a bound of the run: rounds, deadline, budget
     ├── StoreError                   a document, memory or profile store could not do it
@@ -164,28 +160,6 @@ class ProviderUnavailable(ProviderError):
 
 class BadReply(ProviderError):
     """A reply that breaks the protocol, or a stream that stopped in the middle."""
-
-
-class ToolError(RingwallError):
-    """The tool's fault. `tool` is its name."""
-
-    fault = "tool"
-
-    def __init__(self, what: str, *, tool: str = "", hint: str = "") -> None:
-        self.tool = tool
-        super().__init__(what, hint=hint)
-
-
-class ToolFailed(ToolError):
-    """The tool raised."""
-
-
-class ToolTimeout(ToolError):
-    """The tool did not return before its deadline."""
-
-
-class InDoubt(ToolError):
-    """The call was started and no result is known: it is never run again unless somebody says so."""
 
 
 class StepFailed(RingwallError):

@@ -61,7 +61,7 @@ class Personalize:
 
     async def __call__(self, turn: Turn) -> Turn:
         profile = await self._profiles.get(turn.principal)
-        memories = await self._memories.recall(turn.principal, turn.question.value, self._k)
+        memories = await self._memories.recall(turn.principal, turn.question.value, turn.grants, self._k)
         if not profile and not memories:
             return turn
         return turn.evolve(profile=profile or None, memories=tuple(memories))

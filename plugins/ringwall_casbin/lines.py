@@ -90,13 +90,18 @@ def _check_pattern(line: PolicyLine, name: str, field: str, patterns: frozenset[
         raise line.bad(f"has {field!r} as subject", "a role, or a pattern of principals' ids")
 
 
+_SAID: Final = {Verdict.ALLOW: "may", Verdict.ASK: "must ask to", Verdict.DENY: "may not"}
+
+
 def _tenant(dom: str) -> str | None:
     return None if dom == ANY else dom
 
 
 def _rule(line: PolicyLine) -> Rule:
     subject, dom, resource, action, effect = line.fields
-    return Rule(line.text, Verdict(effect), subject, action, resource, _tenant(dom), reason=line.text)
+    verdict = Verdict(effect)
+    reason = f"{subject} {_SAID[verdict]} {action} {resource}"
+    return Rule(line.text, verdict, subject, action, resource, _tenant(dom), reason=reason)
 
 
 def _holding(line: PolicyLine) -> Holding:

@@ -13,7 +13,7 @@ from ringwall.errors import StoreError
 from ringwall.label import Label
 from ringwall.personalization.base import Memory, MemoryStore, Profile, ProfileStore
 from ringwall.personalization.memory import most_relevant, refuse_foreign_memories, refuse_foreign_profile
-from ringwall.principal import Principal
+from ringwall.principal import Grants, Principal
 from ringwall_sql.database import BUSY_TIMEOUT, Database, restored, stored
 
 _PROFILE_TABLES: Final = sa.MetaData()
@@ -124,13 +124,13 @@ class SqlMemories(MemoryStore):
             connection.execute(sa.insert(_MEMORIES), rows)
             connection.execute(sa.delete(_MEMORIES).where(mine, _MEMORIES.c.number < oldest_kept))
 
-    async def recall(self, owner: Principal, about: str, k: int) -> list[Memory]:
+    async def recall(self, owner: Principal, about: str, readable: Grants, k: int) -> list[Memory]:
         def recall() -> list[Memory]:
             query = sa.select(_MEMORIES.c.id, _MEMORIES.c.text, _MEMORIES.c.label)
             query = query.where(_owned(_MEMORIES, owner)).order_by(_MEMORIES.c.number.desc())
             with self._database.reading() as connection:
                 rows = connection.execute(query).all()
-            return most_relevant((_memory(owner, row) for row in rows), about, k)
+            return most_relevant((_memory(owner, row) for row in rows), about, readable, k)
 
         return await self._database.run(recall)
 

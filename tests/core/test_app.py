@@ -23,6 +23,7 @@ from ringwall.errors import (
 from ringwall.model import Delta, Location, ModelInfo, ModelProvider, ModelRequest
 from ringwall.model.scripted import Line
 from ringwall.personalization import Profile
+from ringwall.steps import Agent, Compose, Retrieve
 from tests.scenes import ANA, BEN, CARLA, RULES, app_with, booking_tool, chunk, library
 
 WINE = "The wine list is long."
@@ -199,6 +200,36 @@ async def test_malformed_arguments_go_back_to_the_model() -> None:
     assert result.text == "sorry"
     assert "are not JSON" in told
     assert not booked
+
+
+@pytest.mark.parametrize(("control", "sent"), [(("to",), ["tea is dear"]), (None, [])])
+async def test_a_document_may_fill_what_is_content_but_not_what_is_control(
+    control: tuple[str, ...] | None, sent: list[str]
+) -> None:
+    mailed: list[str] = []
+
+    @tool(effect="write", control=control)
+    async def mail(to: str, text: str) -> str:
+        """Send a mail."""
+        mailed.append(text)
+        return "sent"
+
+    rules = "allow user:ana ask app:app\nallow user:ana call tool:mail\ngrant tool:mail collection:questions"
+    store = await library(chunk("news: tea is dear", "public"))
+    script: list[Line] = [call("mail", to="bo", text="tea is dear"), "done"]
+    pipeline = Pipeline(Retrieve, Compose, Agent)
+    async with app_with(script, rules=rules, documents=store, tools=[mail], pipeline=pipeline) as app:
+        await app.ask("mail the news to bo", as_=ANA, intent=["mail"])
+    assert mailed == sent
+
+
+async def test_a_refusal_says_who_may_not_be_told_what() -> None:
+    store = await library(chunk("the rota", "role:staff"))
+    script: list[Line] = [call("book", table="7"), "done"]
+    async with app_with(script, documents=store, tools=[booking_tool([])]) as app:
+        run = (await app.ask("what is on the rota?", as_=BEN)).run
+        (refusal,) = [e.body for e in await app.events(run, as_=BEN) if e.kind == "call.refused"]
+    assert "the arguments could tell tool:book what is for role:staff alone" in refusal
 
 
 async def test_a_model_that_never_answers_is_stopped_after_its_rounds() -> None:

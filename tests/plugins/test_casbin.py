@@ -88,7 +88,7 @@ class TestADatabase(PolicyContract):
 async def test_a_decision_names_the_line(policy_file: Path) -> None:
     decision = await CasbinPolicy.from_files(policy_file).decide(Principal("doc:menu.md"), "call", "tool:book_table")
     line = "p, doc:*, *, tool:book_table, call, ask"
-    assert decision == Decision(Verdict.ASK, reason=line, rule=line)
+    assert decision == Decision(Verdict.ASK, reason="doc:* must ask to call tool:book_table", rule=line)
 
 
 async def test_an_edit_is_obeyed_by_the_next_call_and_by_whoever_opens_the_database_later(

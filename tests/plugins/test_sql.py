@@ -19,7 +19,7 @@ from ringwall.deployment.journal import Draft, Event, Head, Journal, RunRecord
 from ringwall.deployment.journal_contract import OWNER, JournalContract, bodies, drafts
 from ringwall.errors import ChainBroken, ConfigurationError, JournalUnavailable, StoreError
 from ringwall.personalization import MemoryStore, Profile, ProfileStore
-from ringwall.personalization.contract import ANA, BEN, MemoryStoreContract, ProfileStoreContract, memory
+from ringwall.personalization.contract import ANA, BEN, EVERYTHING, MemoryStoreContract, ProfileStoreContract, memory
 from ringwall.principal import Principal
 from ringwall_sql import SqlJournal, SqlMemories, SqlProfiles
 
@@ -332,7 +332,7 @@ async def test_profiles_and_memories_outlive_their_process_in_the_journals_datab
     await memories.close()
     profiles, memories = SqlProfiles(path), SqlMemories(path)
     assert (await profiles.get(ANA)).name == "Ana"
-    assert await memories.recall(ANA, "wine", 1) == [memory(ANA, "1", "likes red wine")]
+    assert await memories.recall(ANA, "wine", EVERYTHING, 1) == [memory(ANA, "1", "likes red wine")]
     await profiles.close()
     await memories.close()
     assert await journal.verify() == 0
@@ -343,7 +343,7 @@ async def test_a_locked_store_says_so(path: Path) -> None:
     with locked(path):
         with pytest.raises(StoreError, match="locked"):
             await memories.add(ANA, [memory(ANA, "1", "likes red wine")])
-        assert await memories.recall(ANA, "wine", 1) == []
+        assert await memories.recall(ANA, "wine", EVERYTHING, 1) == []
     await memories.close()
 
 
@@ -352,8 +352,8 @@ async def test_the_oldest_memories_of_an_owner_make_room_and_the_newest_come_fir
     await memories.add(BEN, [memory(BEN, "0", "a fact")])
     for id_ in ("1", "2", "3", "2"):
         await memories.add(ANA, [memory(ANA, id_, "a fact")])
-    assert [m.id for m in await memories.recall(ANA, "fact", 9)] == ["2", "3"]
-    assert len(await memories.recall(BEN, "fact", 9)) == 1
+    assert [m.id for m in await memories.recall(ANA, "fact", EVERYTHING, 9)] == ["2", "3"]
+    assert len(await memories.recall(BEN, "fact", EVERYTHING, 9)) == 1
     await memories.close()
 
 

@@ -175,10 +175,15 @@ class GatedMemories(MemoryStore):
         ids: list[JSON] = [m.id for m in kept]
         self._log.note("memory.kept", {"ids": ids})
 
-    async def recall(self, owner: Principal, about: str, k: int) -> list[Memory]:
+    async def recall(self, owner: Principal, about: str, readable: Grants, k: int) -> list[Memory]:
         _own(self._log, owner)
-        grants = await self._log.policy.grants(owner)
-        memories = [m for m in await self._inner.recall(owner, about, k) if m.label.may_flow_to(grants)]
+        allowed = readable & await self._log.policy.grants(owner)
+        memories = await self._inner.recall(owner, about, allowed, k)
+        if not all(memory.label.may_flow_to(allowed) for memory in memories):
+            raise StoreError(
+                f"{type(self._inner).__name__} recalled what its owner may not receive any more",
+                hint="do not use this store until it passes `ringwall.personalization.contract`",
+            )
         if memories:
             ids: list[JSON] = [m.id for m in memories]
             self._log.note("memory.recalled", {"ids": ids}, label=join([m.label for m in memories]))

@@ -45,8 +45,8 @@ class GatedTools(ToolRunner):
 
     async def _decide(self, prepared: PreparedCall, context: CallContext, state: CallState | None) -> ToolOutcome:
         label = self._label(prepared)
-        if not await self._may_be_told(prepared, label):
-            return await self._refuse(prepared, "its receiver may not receive what the arguments tell", "flow")
+        if objection := await self._flow_objection(prepared, label):
+            return await self._refuse(prepared, objection, "flow")
         if state and state.phase is CallPhase.DECLINED:
             return await self._refuse(prepared, f"{state.by} declined it", "approval")
         resource = f"tool:{prepared.tool.name}"
@@ -61,30 +61,35 @@ class GatedTools(ToolRunner):
     def _label(self, prepared: PreparedCall) -> Label:
         """What the call could have been made from: all that the model had been shown when it asked for it.
 
-        Within the intent (the tools that the user's own action calls for) the user causes the call, and an
-        argument found word for word in the question carries the question's label.
+        Within the intent (the tools that the user's own action calls for) the user causes the call, an argument
+        found word for word in the question carries the question's label, and one that is mere content (none of
+        the tool's control arguments) tells what it was made from but causes nothing.
         """
         log = self._log
         words = log.question.label
         shown = log.proposals.get((prepared.call.tool, prepared.call.arguments), log.floor) | words
         if log.intent is None or prepared.tool.name not in log.intent:
             return shown
-        labels = (words if self._in_question(value) else shown for value in prepared.arguments.values())
-        return join((words, *labels))
+        content = Label(shown.secrecy)
+        control = prepared.tool.control_arguments
+        others = [name for name, value in prepared.arguments.items() if not self._in_question(value)]
+        return join([words, *[shown if name in control else content for name in others]])
 
     def _in_question(self, value: JSON) -> bool:
         return isinstance(value, str | int | float) and contains_value(self._log.question.value, str(value))
 
-    async def _may_be_told(self, prepared: PreparedCall, label: Label) -> bool:
-        """Whether the recipients named in the call, or else the tool itself, may receive its arguments."""
+    async def _flow_objection(self, prepared: PreparedCall, label: Label) -> str:
+        """Why the recipients named in the call, or else the tool itself, may not receive its arguments, if so."""
         tenant = self._log.principal.tenant
         receivers = [Principal(f"to:{name}", tenant) for name in _recipients(prepared)] or [
             Principal(f"tool:{prepared.tool.name}", tenant)
         ]
         for receiver in receivers:
-            if not label.may_flow_to(await self._log.policy.grants(receiver)):
-                return False
-        return True
+            grants = await self._log.policy.grants(receiver)
+            for acl in label.secrecy:
+                if not acl.admits(grants):
+                    return f"the arguments could tell {receiver.id} what is for {' or '.join(sorted(acl))} alone"
+        return ""
 
     async def _perform(
         self, prepared: PreparedCall, context: CallContext, label: Label, *, decision: Decision | None = None

@@ -10,16 +10,19 @@ from ringwall.interface.base import (
     ToolOutcome,
     ToolRunner,
 )
+from ringwall.interface.functions import FunctionTool, tool
 from ringwall.interface.runner import LocalToolRunner
 
 __all__ = [
     "CallContext",
     "CallStatus",
     "Effect",
+    "FunctionTool",
     "LocalToolRunner",
     "PreparedCall",
     "Tool",
     "ToolCall",
     "ToolOutcome",
     "ToolRunner",
+    "tool",
 ]

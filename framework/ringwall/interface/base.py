@@ -109,7 +109,7 @@ class Tool(ABC):
     async def run(self, arguments: Mapping[str, JSON], context: CallContext) -> str:
         """Do it, and return what the model shall read."""
 
-    @property
+    @cached_property
     def control_arguments(self) -> frozenset[str]:
         """The control arguments; a tool that names none has them all controlled."""
         if self.control is not None:

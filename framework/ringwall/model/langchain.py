@@ -484,6 +484,7 @@ class _Background:
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
+    loop.run_until_complete(loop.shutdown_asyncgens())  # a stream that nobody finished is closed, not leaked
     loop.close()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ringwall.label import Label
-from ringwall.principal import ACL, Principal
+from ringwall.principal import ACL, Grants, Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ class ProfileStore(ABC):
 class MemoryStore(ABC):
     """Memories by owner.
 
-    The caller relies on this: `recall` returns memories of that owner only, whatever the words; two tenants
-    never share an owner.
+    The caller relies on this: `recall` returns memories of that owner only, whatever the words, and only
+    those whose label may flow to `readable`; two tenants never share an owner.
     """
 
     @abstractmethod
@@ -76,8 +76,12 @@ class MemoryStore(ABC):
         """Keep memories; one with a known id replaces it. Raises `InvalidInput` for somebody else's."""
 
     @abstractmethod
-    async def recall(self, owner: Principal, about: str, k: int) -> list[Memory]:
-        """Return at most `k` of the owner's memories, the most relevant to `about` first."""
+    async def recall(self, owner: Principal, about: str, readable: Grants, k: int) -> list[Memory]:
+        """Return at most `k` of the owner's memories, the most relevant to `about` first.
+
+        `readable` is what the owner holds now: a memory made of what it may not receive any more takes no place
+        among the `k`.
+        """
 
     @abstractmethod
     async def forget(self, owner: Principal, ids: Sequence[str] | None = None) -> None:

@@ -23,6 +23,8 @@ ANA = Principal.user("ana")
 BEN = Principal.user("ben")
 ANA_AT_ACME = Principal.user("ana", tenant="acme")
 EVERYBODY = (ANA, BEN, ANA_AT_ACME)
+EVERYTHING = frozenset((*(p.own_grant for p in EVERYBODY), "role:staff", "collection:hr"))
+"""Grants enough to receive every memory of these tests."""
 
 _owners = st.sampled_from(EVERYBODY)
 _words = st.text(st.sampled_from("ab \x00é\ud800😀'%_\"*"), max_size=8) | st.text(max_size=8)
@@ -102,26 +104,35 @@ class MemoryStoreContract:
             await store.add(owner, [memory(owner, id_, text)])
             if owner == asks:
                 newest[id_] = memory(owner, id_, text)
-        found = await store.recall(asks, about, 20)
+        found = await store.recall(asks, about, EVERYTHING, 20)
         assert sorted(found, key=lambda m: m.id) == sorted(newest.values(), key=lambda m: m.id)
 
     async def test_a_memory_comes_back_with_its_whole_label(self, store: MemoryStore) -> None:
         label = Label.of(ACL(("role:staff", "collection:hr")), "doc:hr/é.md", "web:example.org")
         kept = memory(ANA, "1", "allergic to nuts\x00 \ud800😀", label)
         await store.add(ANA, [kept])
-        assert await store.recall(ANA, "nuts", 1) == [kept]
+        assert await store.recall(ANA, "nuts", EVERYTHING, 1) == [kept]
+
+    async def test_what_the_owner_may_not_receive_any_more_takes_no_place(self, store: MemoryStore) -> None:
+        held = ANA.vouched_grants
+        for n in range(5):
+            await store.add(ANA, [memory(ANA, f"hr {n}", "red wine", Label.of(ACL(("collection:hr",))))])
+        await store.add(ANA, [memory(ANA, "own", "likes red wine")])
+        assert [m.id for m in await store.recall(ANA, "red wine", held, 1)] == ["own"]
+        assert len(await store.recall(ANA, "red wine", held | {"collection:hr"}, 9)) == 6
+        assert await store.recall(ANA, "red wine", frozenset(), 9) == []
 
     async def test_what_shares_most_words_comes_first_and_k_is_a_bound(self, store: MemoryStore) -> None:
         texts = ["likes red wine", "red shoes", "plays the cello"]
         await store.add(ANA, [memory(ANA, str(i), text) for i, text in enumerate(texts)])
-        found = await store.recall(ANA, "a red wine", 2)
+        found = await store.recall(ANA, "a red wine", EVERYTHING, 2)
         assert [m.text for m in found] == texts[:2]
-        assert await store.recall(ANA, "a red wine", 0) == []
+        assert await store.recall(ANA, "a red wine", EVERYTHING, 0) == []
 
     async def test_a_known_id_is_replaced(self, store: MemoryStore) -> None:
         await store.add(ANA, [memory(ANA, "diet", "eats fish"), memory(ANA, "diet", "eats no fish")])
         await store.add(BEN, [memory(BEN, "diet", "eats all")])
-        assert [m.text for m in await store.recall(ANA, "fish", 9)] == ["eats no fish"]
+        assert [m.text for m in await store.recall(ANA, "fish", EVERYTHING, 9)] == ["eats no fish"]
 
     async def test_the_memory_of_somebody_else_is_refused_and_nothing_of_the_call_is_kept(
         self, store: MemoryStore
@@ -130,7 +141,7 @@ class MemoryStoreContract:
             with pytest.raises(InvalidInput):
                 await store.add(ANA, [memory(ANA, "1", "mine"), memory(other, "2", "theirs")])
         for principal in EVERYBODY:
-            assert await store.recall(principal, "mine theirs", 9) == []
+            assert await store.recall(principal, "mine theirs", EVERYTHING, 9) == []
 
     async def test_a_memory_that_is_not_labelled_as_its_owners_is_refused(self, store: MemoryStore) -> None:
         with pytest.raises(InvalidInput):
@@ -140,13 +151,13 @@ class MemoryStoreContract:
         for principal in EVERYBODY:
             await store.add(principal, [memory(principal, str(i), f"fact {i}") for i in range(3)])
         await store.forget(ANA, ["1", "unknown"])
-        assert {m.id for m in await store.recall(ANA, "fact", 9)} == {"0", "2"}
+        assert {m.id for m in await store.recall(ANA, "fact", EVERYTHING, 9)} == {"0", "2"}
         await store.forget(ANA, [])
-        assert len(await store.recall(ANA, "fact", 9)) == 2
+        assert len(await store.recall(ANA, "fact", EVERYTHING, 9)) == 2
         await store.forget(ANA)
-        assert await store.recall(ANA, "fact", 9) == []
-        assert len(await store.recall(BEN, "fact", 9)) == 3
-        assert len(await store.recall(ANA_AT_ACME, "fact", 9)) == 3
+        assert await store.recall(ANA, "fact", EVERYTHING, 9) == []
+        assert len(await store.recall(BEN, "fact", EVERYTHING, 9)) == 3
+        assert len(await store.recall(ANA_AT_ACME, "fact", EVERYTHING, 9)) == 3
 
 
 __all__ = ["MemoryStoreContract", "ProfileStoreContract"]

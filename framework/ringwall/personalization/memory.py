@@ -8,7 +8,7 @@ from typing import Final
 
 from ringwall.errors import InvalidInput
 from ringwall.personalization.base import Memory, MemoryStore, Profile, ProfileStore
-from ringwall.principal import ACL, Principal
+from ringwall.principal import ACL, Grants, Principal
 
 _WORD: Final = re.compile(r"\w+")
 
@@ -50,8 +50,8 @@ class InMemoryMemories(MemoryStore):
         for oldest in list(kept)[: max(0, len(kept) - self._limit)]:
             del kept[oldest]
 
-    async def recall(self, owner: Principal, about: str, k: int) -> list[Memory]:
-        return most_relevant(reversed(self._memories.get(owner.own_grant, {}).values()), about, k)
+    async def recall(self, owner: Principal, about: str, readable: Grants, k: int) -> list[Memory]:
+        return most_relevant(reversed(self._memories.get(owner.own_grant, {}).values()), about, readable, k)
 
     async def forget(self, owner: Principal, ids: Sequence[str] | None = None) -> None:
         kept = self._memories.get(owner.own_grant, {})
@@ -59,10 +59,11 @@ class InMemoryMemories(MemoryStore):
             kept.pop(id_, None)
 
 
-def most_relevant(newest_first: Iterable[Memory], about: str, k: int) -> list[Memory]:
-    """The `k` memories that share most words with `about`; the order they come in settles ties."""
+def most_relevant(newest_first: Iterable[Memory], about: str, readable: Grants, k: int) -> list[Memory]:
+    """The `k` memories for a holder of `readable` that share most words with `about`; their order settles ties."""
     wanted = _words(about)
-    ranked = sorted(newest_first, key=lambda memory: -len(wanted & _words(memory.text)))
+    allowed = [memory for memory in newest_first if memory.label.may_flow_to(readable)]
+    ranked = sorted(allowed, key=lambda memory: -len(wanted & _words(memory.text)))
     return ranked[: max(0, k)]
 
 
