@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from ringwall import errors
+from ringwall import cli, errors
 
 FOLDER: Final = Path("docs/reference").resolve()
 RINGS: Final = ("data", "model", "deployment", "interface", "personalization")
@@ -61,6 +61,16 @@ def test_every_extension_point_is_documented_method_by_method(module: str) -> No
         assert interface.__name__ in told
         abstract: frozenset[str] = getattr(interface, "__abstractmethods__")  # noqa: B009
         assert {f"{interface.__name__}.{method}" for method in abstract} <= told
+
+
+def test_every_command_is_documented() -> None:
+    told = headings("cli")
+    groups = {f"{group.name} ": group.typer_instance for group in cli.app.registered_groups}
+    for prefix, app in {"": cli.app, **groups}.items():
+        assert app is not None
+        for command in app.registered_commands:
+            assert command.callback is not None
+            assert f"ringwall {prefix}{command.callback.__name__}" in told
 
 
 def test_every_error_is_documented_with_what_to_do() -> None:
