@@ -33,11 +33,11 @@ PIPELINE = (
     Pipeline(Plan, Personalize)
     | partial(Retrieve, k=2)
     | partial(Compose, template=PROMPT)
-    | partial(Agent, sampling=Sampling(max_tokens=48), rounds=3)
+    | partial(Agent, sampling=Sampling(max_tokens=48, frequency_penalty=0.3), rounds=3)
     | Answer
     | Remember
 )
-"""A small model needs a short prompt: two passages, one sentence."""
+"""A small model needs a short prompt: two passages, one sentence, and a nudge out of circles."""
 
 
 def policy() -> Policy:

@@ -225,7 +225,7 @@ async def propose(folder: Path) -> None:
     result = await app.ask(BOOKING, as_=ANA, intent=["book_table"])
     for question in result.waiting:
         print(f"proposes\t{question.tool} {question.arguments}", flush=True)
-        print(f"must ask\t{question.reason}", flush=True)
+        print(f"holds, because\t{question.reason}", flush=True)
     print(f"waiting\t{result.run}", flush=True)
     await asyncio.sleep(3600)
 

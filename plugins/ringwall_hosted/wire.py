@@ -41,6 +41,7 @@ def body(request: ModelRequest, *, model: str, max_tokens_field: str, extra: Map
         max_tokens_field: sampling.max_tokens,
         "stop": sampling.stop or None,
         "seed": sampling.seed,
+        "frequency_penalty": sampling.frequency_penalty or None,
         "tools": [_tool(tool) for tool in request.tools] or None,
         "tool_choice": _choice(request.tool_choice),
         "response_format": _response_format(request.schema),

@@ -232,7 +232,8 @@ class _Sampler(AbstractContextManager["_Sampler"]):
             self._grammar = llama_cpp.llama_sampler_init_grammar(vocab, grammar.encode(), b"root")
             if not self._grammar:
                 raise InvalidInput("a schema whose grammar llama.cpp cannot use", hint="make it simpler")
-        self._free = _chain(None, sampling)
+        # What a grammar rules is JSON, whose commas and quotes must not grow dearer.
+        self._free = _chain(None if grammar else _penalty(vocab, sampling), sampling)
         # The chain owns the grammar from here on.
         self._bound = _chain(self._grammar, sampling)
 
@@ -278,6 +279,14 @@ def _logits(context: Any, vocab: Any) -> Logits:
     """The logits of the token to come, by token; llama.cpp's own memory, until the next token is read."""
     size = llama_cpp.llama_vocab_n_tokens(vocab)
     return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, -1), (size,))
+
+
+def _penalty(vocab: Any, sampling: Sampling) -> Any:
+    """What makes a token dearer each time it was chosen in this reply; None for nothing."""
+    if not sampling.frequency_penalty:
+        return None
+    size = llama_cpp.llama_vocab_n_tokens(vocab)
+    return llama_cpp.llama_sampler_init_penalties(size, sampling.max_tokens, 1.0, sampling.frequency_penalty, 0.0)
 
 
 def _chain(first: Any, sampling: Sampling) -> Any:

@@ -259,10 +259,10 @@ async def test_what_is_sent_through_a_chat_model_carries_its_label_and_sampling(
         return "Noted."
 
     label = Label.of(ACL.of("role:staff"))
-    model = as_chat_model(ScriptedModel(note), label=label, sampling=Sampling(seed=3))
+    model = as_chat_model(ScriptedModel(note), label=label, sampling=Sampling(seed=3, frequency_penalty=0.2))
     await model.ainvoke("Hello?", stop=["."], temperature=0.5)
     assert seen[0].label == label
-    assert seen[0].sampling == Sampling(temperature=0.5, stop=(".",), seed=3)
+    assert seen[0].sampling == Sampling(temperature=0.5, stop=(".",), seed=3, frequency_penalty=0.2)
 
 
 async def test_a_schema_reaches_a_chat_model_as_a_tool_it_must_call() -> None:

@@ -165,7 +165,7 @@ async def test_a_request_says_what_was_asked_and_no_more() -> None:
 
 
 async def test_sampling_and_extra_fields_are_sent_and_none_leaves_a_field_out() -> None:
-    sampling = Sampling(0.5, 0.9, 7, ("END",), 3)
+    sampling = Sampling(0.5, 0.9, 7, ("END",), 3, 0.25)
     async with told(HELLO) as server:
         await ask(
             server,
@@ -175,6 +175,7 @@ async def test_sampling_and_extra_fields_are_sent_and_none_leaves_a_field_out() 
         )
     body = server.asked[0].body
     assert (body["top_p"], body["stop"], body["seed"], body["user"]) == (0.9, ["END"], 3, "u1")
+    assert body["frequency_penalty"] == 0.25
     assert body["max_completion_tokens"] == 7
     assert not {"temperature", "max_tokens"} & set(body)
 

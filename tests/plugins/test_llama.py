@@ -71,6 +71,24 @@ async def test_a_seed_repeats_a_reply_and_another_changes_it(llama: LlamaCpp) ->
     assert texts[0] == texts[1] != texts[2]
 
 
+async def test_a_frequency_penalty_makes_a_reply_repeat_itself_less(llama: LlamaCpp) -> None:
+    replies = [
+        (await reply(llama, "Tell me a story.", max_tokens=48, frequency_penalty=penalty)).text.split()
+        for penalty in (0.0, 1.0)
+    ]
+    plain, penalised = [len(set(words)) / len(words) for words in replies]
+    assert penalised > plain
+
+
+async def test_a_frequency_penalty_leaves_json_alone(llama: LlamaCpp) -> None:
+    requests = [
+        ModelRequest((HumanMessage(BOOKING),), schema=SCHEMA, sampling=Sampling(frequency_penalty=penalty))
+        for penalty in (0.0, 2.0)
+    ]
+    plain, penalised = [(await collect(llama.stream(request))).text for request in requests]
+    assert penalised == plain
+
+
 async def test_a_tiny_top_p_leaves_only_the_likeliest_token(llama: LlamaCpp) -> None:
     greedy = await reply(llama, "Tell me a story.", max_tokens=8)
     narrow = await reply(llama, "Tell me a story.", max_tokens=8, temperature=1.5, top_p=0.001)

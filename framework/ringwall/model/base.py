@@ -72,13 +72,18 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen. `temperature` 0 is greedy; `max_tokens` bounds the answer."""
+    """How the next token is chosen. `temperature` 0 is greedy; `max_tokens` bounds the answer.
+
+    `frequency_penalty` (-2 to 2) is taken from a token's logit for each time that the reply holds it already: a
+    little keeps small models from going in circles.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    frequency_penalty: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

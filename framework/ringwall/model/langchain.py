@@ -84,8 +84,8 @@ def from_langchain(
 
     `window` is its context window in tokens, and `count_tokens` how a prompt is measured against it: an
     estimate unless you give better. `abilities` are tools and JSON schema if the model can bind tools, unless
-    you say otherwise. Sampling goes to the model as `temperature`, `top_p`, `max_tokens`, `seed` and `stop`,
-    the last four only where they differ from the default.
+    you say otherwise. Sampling goes to the model as `temperature` and `max_tokens`, and where they differ from the
+    default as `top_p`, `seed`, `stop` and `frequency_penalty`.
     """
     if abilities is None:
         has_tools = type(chat_model).bind_tools is not BaseChatModel.bind_tools
@@ -167,6 +167,8 @@ def _sampling_arguments(sampling: Sampling) -> dict[str, Any]:
         arguments["seed"] = sampling.seed
     if sampling.stop:
         arguments["stop"] = list(sampling.stop)
+    if sampling.frequency_penalty:
+        arguments["frequency_penalty"] = sampling.frequency_penalty
     return arguments
 
 
@@ -245,6 +247,7 @@ def as_chat_model(provider: ModelProvider, *, label: Label = BOTTOM, sampling: S
         max_tokens=sampling.max_tokens,
         stop=list(sampling.stop) or None,
         seed=sampling.seed,
+        frequency_penalty=sampling.frequency_penalty,
     )
 
 
@@ -263,6 +266,7 @@ class ChatRingwall(BaseChatModel):
     max_tokens: int = 256
     stop: list[str] | None = None
     seed: int | None = None
+    frequency_penalty: float = 0.0
     # A cache of LangChain's is keyed by text alone, not by who may see it.
     cache: Any = False
 
@@ -322,6 +326,7 @@ class ChatRingwall(BaseChatModel):
             options.get("max_tokens") or self.max_tokens,
             stops,
             options.get("seed", self.seed),
+            options.get("frequency_penalty", self.frequency_penalty),
         )
         tools = tuple(options.get("tools", ()))
         choice, schema = options.get("tool_choice"), options.get("schema")
