@@ -314,7 +314,6 @@ class App:
         turn = Turn(run or secrets.token_hex(16), principal, asked, grants, intent=tools)
         log = RunLog(self.journal, self.policy, turn.run, principal, asked, intent=tools)
         log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
-        await log.flush()
         return log, turn
 
     async def _execute(
@@ -323,6 +322,7 @@ class App:
         """Run the steps from `place` on, and put the end of the run, whatever it is, into the journal."""
         try:
             async with asyncio.timeout(deadline or self._deadline) as clock:
+                await log.flush()
                 turn = await self._assembly.run(turn, place, log, sink)
                 return await self._finish(log, turn)
         except asyncio.CancelledError:
