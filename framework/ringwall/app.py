@@ -18,7 +18,7 @@ from ringwall.deployment import approvals
 from ringwall.deployment.approvals import Approval
 from ringwall.deployment.base import Policy
 from ringwall.deployment.gates import question_label, release
-from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus
+from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus, check_run
 from ringwall.deployment.runlog import RunLog, event_label
 from ringwall.door import Door
 from ringwall.errors import (
@@ -382,6 +382,7 @@ class App:
 
     async def _restore(self, run: str) -> tuple[RunLog, Beginning]:
         events = await self.journal.read(run)
+        check_run(run, events)
         beginning = fold(events)
         if beginning.app != self.name:
             raise UnknownRun(run)

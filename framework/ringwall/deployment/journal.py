@@ -216,6 +216,17 @@ class ChainCheck:
 _COMPARE: Final = "compare with a backup or an exported copy"
 
 
+def check_run(run: str, events: Sequence[Event]) -> None:
+    """Check that a run's events are as they were written, before anything is done because of them.
+
+    What was cut off at the end shows when the next event is appended. Raises `ChainBroken`.
+    """
+    previous = events[0].previous
+    for seq, event in enumerate(events):
+        _check_event(event, run, seq, previous)
+        previous = event.hash
+
+
 def _check_event(event: Event, run: str, seq: int, previous: str) -> None:
     where = f"event {seq} of run {run!r}"
     if event.seq != seq or event.run != run:
