@@ -56,8 +56,8 @@ T = TypeVar("T")
 class RunResult:
     """What a run came to.
 
-    `status` is `DONE`, or `WAITING` with the open questions in `waiting`; `text` is the answer (empty while
-    waiting), `citations` the passages it rests on.
+    `status` is `DONE`, or `WAITING` with the open questions in `waiting`, as far as the asking principal may be shown
+    them; `text` is the answer (empty while waiting), `citations` the passages it rests on.
     """
 
     run: str
@@ -331,16 +331,17 @@ class App:
         except Exception as error:  # noqa: BLE001 (the edge of the run: steps are anyone's code)
             timed_out = isinstance(error, TimeoutError) and clock.expired()
             known = _as_ringwall_error(error, timed_out=timed_out)
-            body: dict[str, JSON] = {"error": type(known).__name__, "what": str(known)}
-            await self._end(log, "run.failed", body, RunStatus.FAILED)
-            shown = await self._shown(log, known)
-            raise shown from shown.__cause__
+            await self._end(log, "run.failed", {"error": type(known).__name__, "what": str(known)}, RunStatus.FAILED)
+        # Raised out here, with nothing being handled that Python would hang onto it as its context.
+        raise await self._shown(log, known)
 
     async def _finish(self, log: RunLog, turn: Turn) -> RunResult:
         if turn.status is TurnStatus.WAITING:
             log.note("run.waiting", {"calls": [call.id for call in turn.pending]})
             await log.flush(status=RunStatus.WAITING, durable=True)
-            return RunResult(turn.run, RunStatus.WAITING, waiting=approvals.open_questions(log))
+            grants = await self.policy.grants(log.principal)
+            shown = [q for q in approvals.open_questions(log) if q.label.may_flow_to(grants)]
+            return RunResult(turn.run, RunStatus.WAITING, waiting=tuple(shown))
         await release(log, as_="run.finished")
         await log.flush(status=RunStatus.DONE)
         return _result(turn)
@@ -363,7 +364,8 @@ class App:
             return error
         error.what, error.expected, error.hint = "the run failed; what it had read may not be shown to you", "", ""
         error.args = (error.what,)
-        error.__cause__ = None
+        error.__cause__ = error.__context__ = error.__traceback__ = None
+        error.__notes__ = []
         return error
 
     async def _streamed(self, execute: Callable[[Sink], Awaitable[RunResult]]) -> AsyncGenerator[str | RunResult, None]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
+from ringwall.deployment.journal import RunStatus
 from ringwall.errors import InvalidInput
 from ringwall.principal import Principal
 
@@ -31,7 +32,7 @@ class AppRunnable(Runnable[str, str]):
 
     async def ainvoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> str:
         result = await self._app.ask(input, as_=self._principal)
-        if result.waiting:
+        if result.status is RunStatus.WAITING:
             raise InvalidInput(f"run {result.run!r} waits for an approval", hint="approve it, then resume it")
         return result.text
 

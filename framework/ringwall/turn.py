@@ -56,7 +56,7 @@ class TurnChanges(TypedDict, total=False):
     status: TurnStatus
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Turn:
     """What one run knows so far. A step returns a fuller one.
 
@@ -79,6 +79,10 @@ class Turn:
     answer: str = ""
     citations: tuple[Citation, ...] = ()
     status: TurnStatus = TurnStatus.RUNNING
+
+    def __repr__(self) -> str:
+        """Where the run stands, and nothing that it has read: this ends up in logs and error reports."""
+        return f"Turn({self.run!r}, {self.principal.id!r}, rounds={self.rounds}, status={self.status!s})"
 
     @property
     def label(self) -> Label:
