@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 from ringwall.deployment.base import Decision, Verdict
@@ -165,13 +165,14 @@ def _endorsed(prepared: PreparedCall, label: Label, state: CallState | None) -> 
 
 
 def _recipients(prepared: PreparedCall) -> list[str]:
+    """Everybody that the call names, in whatever collection: a receiver that goes unseen is one that is not asked."""
     names: list[str] = []
     for argument in prepared.tool.recipients:
         value = prepared.arguments.get(argument)
-        if isinstance(value, str):
-            names.append(value)
-        elif isinstance(value, Sequence):
-            names.extend(str(item) for item in value)
+        if isinstance(value, Iterable) and not isinstance(value, str):
+            names.extend(map(str, value))
+        elif value is not None:
+            names.append(str(value))
     return names
 
 
