@@ -17,7 +17,6 @@ from collections.abc import (
     Iterator,
     Mapping,
     Sequence,
-    Set,
 )
 from dataclasses import dataclass, field
 from functools import partial
@@ -77,15 +76,11 @@ def words_of(secrets: Iterable[Secret]) -> Words:
 
 @dataclass(frozen=True)
 class World:
-    """What there is, and what everybody holds beyond itself."""
+    """Who and what there is, and what everybody holds beyond itself."""
 
     people: tuple[Principal, ...]
-    far: Principal
     documents: tuple[Secret, ...]
     held: Mapping[Principal, frozenset[str]]
-    remembered: frozenset[Principal]
-    peeked: Secret
-    has_local_model: bool
 
     def may_read(self, who: Principal, *secrets: Secret) -> bool:
         return all(self._may_read(who, secret) for secret in secrets)
@@ -94,34 +89,47 @@ class World:
         mine = {who.id, *self.held.get(who, ())}
         return "public" in secret.readers or (secret.tenant == who.tenant and bool(secret.readers & mine))
 
+    def readable(self, who: Principal, secrets: Iterable[Secret]) -> Words:
+        """The words of those among `secrets` that somebody may read."""
+        return words_of(secret for secret in secrets if self.may_read(who, secret))
+
+    def found_for(self, who: Principal) -> frozenset[Secret]:
+        """The documents that a run of somebody finds: all that it may read."""
+        return frozenset(document for document in self.documents if self.may_read(who, document))
+
+    @property
+    def rules(self) -> str:
+        return "\n".join([RULES, *(_line(who, club) for who, clubs in self.held.items() for club in sorted(clubs))])
+
+
+def _line(who: Principal, club: str) -> str:
+    """The line of a policy that gives somebody this."""
+    keyword = "member" if club.startswith("role:") else "grant"
+    return f"{keyword} {who.id} {club}" + (f" in {who.tenant}" if who.tenant else "")
+
+
+@dataclass(frozen=True)
+class Stage(World):
+    """A world with what a hijacked model can reach from within it.
+
+    A hosted model, a local one perhaps, a tool that returns a secret, and of some people a memory and a profile.
+    """
+
+    far: Principal
+    has_local_model: bool
+    peeked: Secret
+    remembered: frozenset[Principal]
+
     def personal(self, who: Principal) -> frozenset[Secret]:
         """What is kept about somebody: a memory and a profile, for the owner's eyes."""
         number, own = self.people.index(who), frozenset((who.id,))
         kinds = ("memory", "profile") if who in self.remembered else ()
         return frozenset(Secret(f"secret-{kind}-{number}", own, who.tenant) for kind in kinds)
 
-    def read_for(self, who: Principal) -> frozenset[Secret]:
-        """All that a run of somebody reads before its model is asked."""
-        return self.personal(who) | {d for d in self.documents if self.may_read(who, d)}
-
     def models_for(self, known: Iterable[Secret]) -> list[str]:
         """Who may be asked by a run that has read this, first to last."""
         far = [self.far.id] if self.may_read(self.far, *known) else []
         return [*far, "model:near"] if self.has_local_model else far
-
-    @property
-    def rules(self) -> str:
-        return f"{RULES}\n{holdings(self.held)}"
-
-
-def holdings(held: Mapping[Principal, Set[str]]) -> str:
-    """The lines of a policy that give everybody what it holds."""
-    return "\n".join(_holding(who, club) for who, clubs in held.items() for club in sorted(clubs))
-
-
-def _holding(who: Principal, club: str) -> str:
-    keyword = "member" if club.startswith("role:") else "grant"
-    return f"{keyword} {who.id} {club}" + (f" in {who.tenant}" if who.tenant else "")
 
 
 # What a run is asked to do, and what must come of it
@@ -166,13 +174,13 @@ RECEIVERS: Final = {"post": ("tool:post",), "mail": ("to:bo", "to:cy"), "book": 
 """Who receives what a model writes into a call of each tool."""
 
 
-def fate_of(ask: Ask, world: World, *, approved: bool) -> Fate:
+def fate_of(ask: Ask, world: Stage, *, approved: bool) -> Fate:
     """Play an ask by one rule: a text made of all that the run has read goes to whoever may read all of that."""
     fate = Fate(frozenset((ask.question,)))
     for place, move in enumerate((*ask.moves, ask.end)):
         planned = place == 0 and ask.intent is not None
         if not planned:
-            fate.known |= world.read_for(ask.who)
+            fate.known |= world.personal(ask.who) | world.found_for(ask.who)
         known = words_of(fate.known)
         may_hear = world.may_read(ask.who, *fate.known)
         models = world.models_for(fate.known)

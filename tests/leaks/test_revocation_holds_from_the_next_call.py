@@ -1,0 +1,214 @@
+"""Readers, texts, roles and collections change between calls in any order: each call obeys those of its moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ringwall import App, Label, Pipeline, Principal, Rules, ScriptedModel, Turn, call, tool
+from ringwall.errors import FlowDenied
+from ringwall.model import ModelRequest, Reply
+from ringwall.personalization import Memory, MemoryStore
+from ringwall.steps import Agent, Compose, Personalize, Retrieve
+from tests.leaks.world import (
+    APPROVER,
+    QUESTIONS,
+    Secret,
+    Words,
+    World,
+    heard_from_events,
+    heard_from_questions,
+    heard_through,
+    words_in,
+    words_of,
+)
+
+ANA, BEN = Principal("user:ana", "acme"), Principal("user:ben", "acme")
+BOOK = Principal("tool:book", "acme")
+ALWAYS = {ANA: frozenset((APPROVER, QUESTIONS)), BEN: frozenset((APPROVER, QUESTIONS)), BOOK: frozenset((QUESTIONS,))}
+CLUBS = ("collection:red", "role:staff")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Somebody, or both at once, asks the same question; the model books, or answers."""
+
+    who: tuple[Principal, ...]
+    books: bool
+
+
+@dataclass(frozen=True)
+class Return:
+    """Somebody comes back to a run of before: the other one approves what it waits for, or it is resumed."""
+
+    run: int
+    approves: bool
+
+
+@dataclass(frozen=True)
+class Write:
+    """A document gets other readers, and perhaps other words."""
+
+    place: int
+    readers: frozenset[str]
+    anew: bool
+
+
+@dataclass(frozen=True)
+class Give:
+    """Somebody holds these from now on, and nothing else."""
+
+    who: Principal
+    clubs: frozenset[str]
+
+
+SOME_CLUBS = st.sampled_from([frozenset(), frozenset(CLUBS[:1]), frozenset(CLUBS[1:]), frozenset(CLUBS)])
+SOME_READERS = st.sampled_from([frozenset((one,)) for one in (*CLUBS, "user:ana", "public")] + [frozenset(CLUBS)])
+ASKS = st.builds(Ask, st.sampled_from([(ANA,), (BEN,), (ANA, BEN)]), st.booleans())
+CHANGES = st.one_of(
+    st.builds(Write, st.integers(0, 1), SOME_READERS, st.booleans()),
+    st.builds(Give, st.sampled_from([ANA, BEN, BOOK]), SOME_CLUBS),
+)
+ACTIONS = st.one_of(ASKS, CHANGES, CHANGES, st.builds(Return, st.integers(0, 9), st.booleans()))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(SOME_READERS, min_size=2, max_size=2), st.lists(ACTIONS, min_size=3, max_size=10))
+def test_every_call_obeys_the_readers_and_the_policy_of_its_moment(
+    readers: list[frozenset[str]], actions: list[Ask | Return | Write | Give]
+) -> None:
+    asyncio.run(live([Write(place, of, anew=True) for place, of in enumerate(readers)] + actions))
+
+
+async def live(actions: Iterable[Ask | Return | Write | Give]) -> None:
+    life = Life()
+    async with life.app:
+        for action in actions:
+            match action:
+                case Ask():
+                    await asyncio.gather(*(life.ask(who, books=action.books) for who in action.who))
+                case Return():
+                    await life.come_back(action)
+                case Write():
+                    await life.write(action)
+                case Give():
+                    life.give(action)
+
+
+@dataclass
+class Run:
+    """What a run has read, each text with the readers that it had then, and whether it waits for an approval."""
+
+    id: str
+    who: Principal
+    known: frozenset[Secret]
+    phase: Literal["waiting", "approved", "over"]
+
+
+def tell_all(request: ModelRequest) -> Reply:
+    """Book what it was shown, if it is asked to and did not yet, or else answer with it."""
+    told = " ".join(sorted(words_in(*request.messages)))
+    books = "book" in str(request.messages[1].content) and request.messages[-1].type == "human"
+    return Reply("" if books else told, (call("book", text=told),) if books else ())
+
+
+class Keep:
+    """A careless step: remembers the answer as if it were made of the question alone."""
+
+    def __init__(self, memories: MemoryStore) -> None:
+        self._memories = memories
+
+    async def __call__(self, turn: Turn) -> Turn:
+        memory = Memory(turn.run, turn.principal.own_grant, turn.answer, turn.question.label)
+        await self._memories.add(turn.principal, [memory])
+        return turn
+
+
+class Life:
+    """An app that goes on while readers and policy change, and beside it what must come of every call."""
+
+    def __init__(self) -> None:
+        self.world = World((ANA, BEN), documents=(), held=ALWAYS)
+        self.rules = Rules(self.world.rules)
+        self.runs: list[Run] = []
+        self.kept: dict[str, Run] = {}
+        self.versions = 0
+        self.sent: list[Words] = []
+
+        @tool(effect="write", label=Label())
+        async def book(text: str) -> str:
+            self.sent.append(words_in(text))
+            return "booked"
+
+        recall = partial(Personalize, k=99)
+        pipeline = Pipeline(recall, Retrieve, Compose, Agent, Keep)
+        self.app = App(policy=self.rules, model=ScriptedModel(tell_all), tools=[book], pipeline=pipeline)
+
+    async def write(self, change: Write) -> None:
+        documents, place = list(self.world.documents), change.place
+        if change.anew:
+            self.versions += 1
+            documents[place : place + 1] = [Secret(f"secret-{self.versions}", change.readers, "acme")]
+            text = (f"{place}.md", documents[place].text)
+            assert (await self.app.ingest([text], documents[place].acl, tenant="acme")).passages == 1
+        else:
+            documents[place] = replace(documents[place], readers=change.readers)
+            await self.app.documents.set_readers([f"acme::{place}.md"], documents[place].acl)
+        self.world = replace(self.world, documents=tuple(documents))
+
+    def give(self, gift: Give) -> None:
+        self.world = replace(self.world, held={**self.world.held, gift.who: gift.clubs | ALWAYS[gift.who]})
+        self.rules.replace(self.world.rules)
+
+    async def ask(self, who: Principal, *, books: bool) -> None:
+        memories = [m.known for m in self.kept.values() if m.who == who and self.world.may_read(who, *m.known)]
+        known = self.world.found_for(who).union(*memories)
+        waits = books and not memories and self.world.may_read(BOOK, *known)  # a memory is its owner's alone
+        result = await self.app.ask("book the wine" if books else "which wine?", as_=who)
+        run = Run(result.run, who, known, "waiting" if waits else "over")
+        self.runs.append(run)
+        assert words_in(repr(result)) == words_of(known)
+        await self.check(run)
+
+    async def come_back(self, action: Return) -> None:
+        if not self.runs:
+            return
+        run = self.runs[action.run % len(self.runs)]
+        await (self.approve(run) if action.approves and run.phase == "waiting" else self.resume(run))
+        await self.check(run)
+
+    async def approve(self, run: Run) -> None:
+        (other,) = {ANA, BEN} - {run.who}
+        if self.world.may_read(other, *run.known):
+            await self.app.approve(run.id, by=other)
+            run.phase = "approved"
+        else:
+            with pytest.raises(FlowDenied):
+                await self.app.approve(run.id, by=other)
+
+    async def resume(self, run: Run) -> None:
+        self.sent.clear()
+        heard = await heard_through(self.app.resume(run.id))
+        assert heard == (words_of(run.known) if self.world.may_read(run.who, *run.known) else frozenset())
+        sends = run.phase == "approved" and self.world.may_read(BOOK, *run.known)
+        assert self.sent == ([words_of(run.known)] if sends else [])
+        run.phase = "waiting" if run.phase == "waiting" else "over"
+
+    async def check(self, run: Run) -> None:
+        """Its events and its open question are shown to whoever may receive them now; once over, it is remembered."""
+        if run.phase == "over":
+            self.kept[run.id] = run
+        for who in ANA, BEN:
+            told = self.world.readable(who, run.known)
+            all_of_it = told if told == words_of(run.known) else frozenset()
+            events = await heard_from_events(self.app, run.id, who)
+            assert all_of_it <= events <= told if who == run.who else not events
+            questions = await heard_from_questions(self.app, run.id, who)
+            assert questions == (all_of_it if run.phase == "waiting" and who != run.who else frozenset())
