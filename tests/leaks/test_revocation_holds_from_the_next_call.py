@@ -38,15 +38,15 @@ CLUBS = ("collection:red", "role:staff")
 
 @dataclass(frozen=True)
 class Ask:
-    """Somebody, or both at once, asks the same question; the model books, or answers."""
+    """Somebody, or both at once, asks the same question; the model answers or books, or the run fails at its start."""
 
     who: tuple[Principal, ...]
-    books: bool
+    wish: Literal["answer", "book", "stumble"]
 
 
 @dataclass(frozen=True)
 class Return:
-    """Somebody comes back to a run of before: the other one approves what it waits for, or it is resumed."""
+    """Somebody comes back to a run: the other one approves what it waits for, or it is resumed."""
 
     run: int
     approves: bool
@@ -71,7 +71,7 @@ class Give:
 
 SOME_CLUBS = st.sampled_from([frozenset(), frozenset(CLUBS[:1]), frozenset(CLUBS[1:]), frozenset(CLUBS)])
 SOME_READERS = st.sampled_from([frozenset((one,)) for one in (*CLUBS, "user:ana", "public")] + [frozenset(CLUBS)])
-ASKS = st.builds(Ask, st.sampled_from([(ANA,), (BEN,), (ANA, BEN)]), st.booleans())
+ASKS = st.builds(Ask, st.sampled_from([(ANA,), (BEN,), (ANA, BEN)]), st.sampled_from(["answer", "book", "stumble"]))
 CHANGES = st.one_of(
     st.builds(Write, st.integers(0, 1), SOME_READERS, st.booleans()),
     st.builds(Give, st.sampled_from([ANA, BEN, BOOK]), SOME_CLUBS),
@@ -93,7 +93,7 @@ async def live(actions: Iterable[Ask | Return | Write | Give]) -> None:
         for action in actions:
             match action:
                 case Ask():
-                    await asyncio.gather(*(life.ask(who, books=action.books) for who in action.who))
+                    await asyncio.gather(*(life.ask(who, action.wish) for who in action.who))
                 case Return():
                     await life.come_back(action)
                 case Write():
@@ -104,12 +104,13 @@ async def live(actions: Iterable[Ask | Return | Write | Give]) -> None:
 
 @dataclass
 class Run:
-    """What a run has read, each text with the readers that it had then, and whether it waits for an approval."""
+    """What its principal held when a run began, and what it has read, each text with the readers that it had then."""
 
     id: str
     who: Principal
+    held: frozenset[str]
     known: frozenset[Secret]
-    phase: Literal["waiting", "approved", "over"]
+    phase: Literal["stumbled", "waiting", "approved", "over"] = "over"
 
 
 def tell_all(request: ModelRequest) -> Reply:
@@ -141,6 +142,7 @@ class Life:
         self.kept: dict[str, Run] = {}
         self.versions = 0
         self.sent: list[Words] = []
+        self.stumbled: set[str] = set()
 
         @tool(effect="write", label=Label())
         async def book(text: str) -> str:
@@ -148,7 +150,7 @@ class Life:
             return "booked"
 
         recall = partial(Personalize, k=99)
-        pipeline = Pipeline(recall, Retrieve, Compose, Agent, Keep)
+        pipeline = Pipeline(self.stumble, recall, Retrieve, Compose, Agent, Keep)
         self.app = App(policy=self.rules, model=ScriptedModel(tell_all), tools=[book], pipeline=pipeline)
 
     async def write(self, change: Write) -> None:
@@ -167,14 +169,30 @@ class Life:
         self.world = replace(self.world, held={**self.world.held, gift.who: gift.clubs | ALWAYS[gift.who]})
         self.rules.replace(self.world.rules)
 
-    async def ask(self, who: Principal, *, books: bool) -> None:
-        memories = [m.known for m in self.kept.values() if m.who == who and self.world.may_read(who, *m.known)]
-        known = self.world.found_for(who).union(*memories)
-        waits = books and not memories and self.world.may_read(BOOK, *known)  # a memory is its owner's alone
-        result = await self.app.ask("book the wine" if books else "which wine?", as_=who)
-        run = Run(result.run, who, known, "waiting" if waits else "over")
+    async def stumble(self, turn: Turn) -> Turn:
+        """A step that fails when it is first asked to."""
+        if "stumble" in turn.question.value and turn.run not in self.stumbled:
+            self.stumbled.add(turn.run)
+            raise ValueError("stumbled")
+        return turn
+
+    def reads(self, who: Principal, held: frozenset[str]) -> frozenset[Secret]:
+        """What a run finds for somebody who held this when it began: by that and by what it holds now."""
+        world = replace(self.world, held={**self.world.held, who: held & self.world.held[who]})
+        memories = [run.known for run in self.kept.values() if run.who == who and world.may_read(who, *run.known)]
+        own = frozenset((Secret("", frozenset((who.id,)), who.tenant),)) if memories else frozenset()
+        return world.found_for(who).union(own, *memories)
+
+    async def ask(self, who: Principal, wish: str) -> None:
+        held = self.world.held[who]
+        run = Run(f"run-{len(self.runs)}", who, held, self.reads(who, held))
         self.runs.append(run)
-        assert words_in(repr(result)) == words_of(known)
+        if wish == "stumble":
+            run.known, run.phase = frozenset(), "stumbled"
+        elif wish == "book" and self.world.may_read(BOOK, *run.known):
+            run.phase = "waiting"
+        heard = await heard_through(self.app.ask(f"{wish} the wine", as_=who, run=run.id))
+        assert heard == words_of(run.known)
         await self.check(run)
 
     async def come_back(self, action: Return) -> None:
@@ -194,6 +212,8 @@ class Life:
                 await self.app.approve(run.id, by=other)
 
     async def resume(self, run: Run) -> None:
+        if run.phase == "stumbled":
+            run.known = self.reads(run.who, run.held)
         self.sent.clear()
         heard = await heard_through(self.app.resume(run.id))
         assert heard == (words_of(run.known) if self.world.may_read(run.who, *run.known) else frozenset())

@@ -71,7 +71,7 @@ def words_in(*texts: object) -> Words:
 
 
 def words_of(secrets: Iterable[Secret]) -> Words:
-    return frozenset(secret.word for secret in secrets)
+    return frozenset(secret.word for secret in secrets if secret.word)
 
 
 @dataclass(frozen=True)
