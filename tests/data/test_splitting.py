@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ringwall.data import Ingestor, MemoryStore, Passage, Query, split
@@ -16,6 +16,7 @@ texts = st.lists(st.sampled_from(["word", "é😀", "#", "\n", "\n\n", ". ", " "
 )
 
 
+@example(text="\n\né😀\nword", size=8, overlap=4)
 @given(text=texts | st.text(), size=st.integers(1, 60), overlap=st.integers(0, 30))
 def test_passages_cover_the_text_in_order_within_the_size(text: str, size: int, overlap: int) -> None:
     overlap = min(overlap, size // 2)

@@ -14,6 +14,7 @@ _CUTS: Final = ("\n#", "\n\n", "\n", ". ", " ")
 """Where to cut, best first. A heading opens the next passage; the others close the one before."""
 
 _SPACE: Final = re.compile(r"\s")
+_WORD: Final = re.compile(r"\S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def _ranges(text: str, size: int, overlap: int) -> Iterator[tuple[int, int]]:
         end = _cut(text, start + size // 2, start + size)
         yield start, end
         at_heading = text.startswith("#", end)
-        start = end if at_heading else _word_start(text, end - overlap, end)
+        start = end if at_heading else _word_start(text, max(end - overlap, _first_word(text, start, end)), end)
     yield start, len(text)
 
 
@@ -85,6 +86,12 @@ def _cut(text: str, low: int, high: int) -> int:
         if at >= 0:
             return at + (1 if mark == "\n#" else len(mark))
     return high
+
+
+def _first_word(text: str, start: int, end: int) -> int:
+    """Where the first word of a passage begins: the next must begin after it, or it would repeat it all."""
+    word = _WORD.search(text, start, end)
+    return word.start() if word else start
 
 
 def _word_start(text: str, low: int, high: int) -> int:
