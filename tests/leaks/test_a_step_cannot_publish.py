@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from ringwall import App, Pipeline, Principal, Rules, ScriptedModel, Turn
+from ringwall import ACL, App, Label, Pipeline, Principal, Rules, ScriptedModel, Turn, call, tool
 from ringwall.data.base import DocumentStore
 from ringwall.errors import FlowDenied
 from ringwall.personalization import Profile, ProfileStore
 from ringwall.steps import Agent, Compose, Retrieve
-from tests.scenes import BEN, RULES, chunk, library
+from tests.scenes import ANA, BEN, RULES, chunk, library
 
 SECRET = "The cellar code is swordfish."
 MAY_WRITE = RULES + "\nallow user:* write documents\nallow doc:* write documents"
@@ -34,6 +34,15 @@ class KeepInProfile:
         return turn
 
 
+class KeepAnswer:
+    def __init__(self, profiles: ProfileStore) -> None:
+        self.profiles = profiles
+
+    async def __call__(self, turn: Turn) -> Turn:
+        await self.profiles.put(turn.principal, Profile(turn.principal.own_grant, preferences=(turn.answer,)))
+        return turn
+
+
 @pytest.mark.parametrize("step", [Publish, KeepInProfile])
 async def test_a_step_cannot_write_down_what_the_run_has_read_for_wider_readers(step: type) -> None:
     documents = await library(chunk(SECRET, "role:staff"))
@@ -42,6 +51,19 @@ async def test_a_step_cannot_write_down_what_the_run_has_read_for_wider_readers(
     async with App(policy=Rules(MAY_WRITE), model=model, documents=documents, pipeline=pipeline) as app:
         with pytest.raises(FlowDenied):
             await app.ask("cellar code", as_=BEN)
+
+
+async def test_a_profile_takes_no_secret_though_nobody_influenced_it() -> None:
+    @tool(effect="read", label=Label.of(ACL.of("role:staff")))
+    async def peek() -> str:
+        """Look into the cellar."""
+        return SECRET
+
+    model, pipeline = ScriptedModel([call("peek"), SECRET]), Pipeline(Compose, Agent, KeepAnswer)
+    async with App(policy=Rules(RULES), model=model, tools=[peek], pipeline=pipeline) as app:
+        with pytest.raises(FlowDenied):
+            await app.ask("look", as_=ANA)
+        assert not await app.profiles.get(ANA)
 
 
 async def test_a_finished_answer_is_not_given_again_after_a_revocation() -> None:

@@ -37,7 +37,9 @@ ERRORS: Final[Mapping[str, Callable[[str], Exception]]] = {
 }
 RULES: Final = """
 allow user:* ask app:app
-allow *      call tool:*
+allow user:* call tool:*
+allow doc:*  call tool:*
+allow tool:* call tool:*
 ask   user:* call tool:book
 allow role:approver approve tool:book
 allow role:auditor audit app:app

@@ -152,7 +152,8 @@ class GatedProfiles(ProfileStore):
 
     async def put(self, principal: Principal, profile: Profile) -> None:
         _own(self._log, principal)
-        if not self._log.floor.influence <= {principal.id}:
+        floor = self._log.floor
+        if not floor.influence <= {principal.id} or not all(principal.own_grant in acl for acl in floor.secrecy):
             raise FlowDenied("only the user's own words may change a profile", hint="change it outside of a run")
         await self._inner.put(principal, profile)
 

@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ringwall.label import Label
-from ringwall.principal import ACL, Grants, Principal
+from ringwall.principal import ACL, TENANT_MARK, Grants, Principal
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What shapes answers for one principal: a name to use, a language (BCP 47), standing preferences."""
+    """What shapes answers for one principal: a name to use, a language (BCP 47), standing preferences.
+
+    `owner` is the owner's own grant.
+    """
 
     owner: str
     name: str = ""
@@ -26,7 +29,7 @@ class Profile:
     @property
     def label(self) -> Label:
         """Readable by its owner only, and influenced by its owner only."""
-        return Label.of(ACL((self.owner,)), self.owner)
+        return Label.of(ACL((self.owner,)), self.owner.rpartition(TENANT_MARK)[2])
 
     def __bool__(self) -> bool:
         return bool(self.name or self.language or self.preferences)
