@@ -19,7 +19,7 @@ from ringwall.deployment.approvals import Approval
 from ringwall.deployment.base import Policy
 from ringwall.deployment.gates import question_label, release
 from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus, check_run
-from ringwall.deployment.runlog import RunLog, event_label
+from ringwall.deployment.runlog import RunLog, event_body, event_label
 from ringwall.door import Door
 from ringwall.errors import (
     ActionDenied,
@@ -188,11 +188,9 @@ class App:
         """The open questions that `as_` may see and answer."""
         found: list[Approval] = []
         for record in await self.journal.runs(RunStatus.WAITING):
-            log, _ = await self._restore(record.run)
-            for question in approvals.open_questions(log):
-                with contextlib.suppress(ActionDenied, FlowDenied):
-                    await approvals.may_answer(self.policy, question, log.principal, as_)
-                    found.append(question)
+            with contextlib.suppress(UnknownRun):  # another app's, in a journal that several share
+                log, _ = await self._restore(record.run)
+                found += await self._answerable(log, as_)
         return found
 
     async def approve(self, run: str, *, by: Principal, call: str | None = None, note: str = "") -> None:
@@ -242,13 +240,14 @@ class App:
     async def events(self, run: str, *, as_: Principal) -> list[Event]:
         """The events of a run, as far as `as_` may receive them; what it may not is left empty, its place kept.
 
-        Raises `UnknownRun` for whoever neither asked the run nor may `audit` this app.
+        Raises `UnknownRun` for whoever neither asked the run nor may `audit` this app, and for another app's run.
         """
-        record = await self.journal.record(run)
+        record, events = await self.journal.record(run), await self.journal.read(run)
+        if event_body(events[0])["app"] != self.name:
+            raise UnknownRun(run)
         if record.owner != as_.own_grant and not await self._may_audit(as_, record.owner):
             raise UnknownRun(run)
         grants = await self.policy.grants(as_)
-        events = await self.journal.read(run)
         return [e if event_label(e).may_flow_to(grants) else e._replace(body="", label="") for e in events]
 
     async def verify(self) -> int:
@@ -416,6 +415,14 @@ class App:
             raise InvalidInput(f"run {run!r} has several open questions", expected=f"`call=` one of: {calls}")
         await approvals.may_answer(self.policy, questions[0], log.principal, by)
         return log, questions[0]
+
+    async def _answerable(self, log: RunLog, by: Principal) -> list[Approval]:
+        found: list[Approval] = []
+        for question in approvals.open_questions(log):
+            with contextlib.suppress(ActionDenied, FlowDenied):
+                await approvals.may_answer(self.policy, question, log.principal, by)
+                found.append(question)
+        return found
 
     async def _may_audit(self, reader: Principal, owner: str) -> bool:
         same_tenant = owner.startswith(f"{reader.tenant}{TENANT_MARK}") if reader.tenant else True
