@@ -61,6 +61,17 @@ def locked(path: Path) -> Iterator[sqlite3.Connection]:
         yield other
 
 
+async def cancel_as_it_writes(run: asyncio.Task[RunResult], other: sqlite3.Connection) -> None:
+    """Let the run come to where it waits for the lock of `other`, cancel it there, and let go of the lock."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+    run.cancel()
+    await asyncio.sleep(0)
+    other.execute("ROLLBACK")
+    with pytest.raises(asyncio.CancelledError):
+        await run
+
+
 class Booking:
     """Bookings that were made, by key; `hangs`: the tool that makes them does not return."""
 
@@ -228,13 +239,7 @@ async def test_a_run_cancelled_while_the_journal_writes_is_cancelled_there_too(p
         with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
             run = asyncio.ensure_future(app.ask("book", as_=ANA, run="r"))
             await reading.wait()
-            for _ in range(50):
-                await asyncio.sleep(0)
-            run.cancel()
-            await asyncio.sleep(0)
-            other.execute("ROLLBACK")
-            with pytest.raises(asyncio.CancelledError):
-                await run
+            await cancel_as_it_writes(run, other)
         with pytest.raises(NotWaiting, match="cancelled"):
             await app.resume("r")
     status, kinds = await left_behind(path)
@@ -245,13 +250,7 @@ async def test_a_run_cancelled_before_it_is_known_to_be_written_is_cancelled_all
     async with build(path, ["hi"], busy_timeout=30) as app:
         with locked(path) as other:
             run = asyncio.ensure_future(app.ask("hello", as_=ANA, run="r"))
-            for _ in range(50):
-                await asyncio.sleep(0)
-            run.cancel()
-            await asyncio.sleep(0)
-            other.execute("ROLLBACK")
-            with pytest.raises(asyncio.CancelledError):
-                await run
+            await cancel_as_it_writes(run, other)
     assert await left_behind(path) == ("cancelled", ["run.started", "run.cancelled"])
 
 
