@@ -9,7 +9,7 @@ from functools import partial
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ringwall import App, Label, Pipeline, Principal, Rules, ScriptedModel, Turn, call, tool
@@ -80,6 +80,15 @@ CHANGES = st.one_of(
 ACTIONS = st.one_of(ASKS, CHANGES, CHANGES, st.builds(Return, st.integers(0, 2), st.booleans()))
 
 
+REMEMBERED_AND_REVOKED = [
+    Ask((ANA,), "answer"),
+    Ask((ANA,), "stumble"),
+    Give(ANA, frozenset()),
+    Return(0, approves=False),
+]
+
+
+@example([frozenset(CLUBS), frozenset(("public",))], REMEMBERED_AND_REVOKED)
 @settings(max_examples=200, deadline=None)
 @given(st.lists(SOME_READERS, min_size=2, max_size=2), st.lists(ACTIONS, min_size=3, max_size=10))
 def test_every_call_obeys_the_readers_and_the_policy_of_its_moment(
@@ -114,13 +123,6 @@ class Run:
     phase: Literal["stumbled", "waiting", "approved", "over"] = "over"
 
 
-def tell_all(request: ModelRequest) -> Reply:
-    """Book what it was shown, if it is asked to and did not yet, or else answer with it."""
-    told = " ".join(sorted(words_in(*request.messages)))
-    books = "book" in str(request.messages[1].content) and request.messages[-1].type == "human"
-    return Reply("" if books else told, (call("book", text=told),) if books else ())
-
-
 class Keep:
     """A careless step: remembers the answer as if it were made of the question alone."""
 
@@ -143,6 +145,7 @@ class Life:
         self.kept: dict[str, Run] = {}
         self.versions = 0
         self.sent: list[Words] = []
+        self.shown: list[Words] = []
         self.stumbled: set[str] = set()
 
         @tool(effect="write", label=Label())
@@ -152,7 +155,15 @@ class Life:
 
         recall = partial(Personalize, k=99)
         pipeline = Pipeline(self.stumble, recall, Retrieve, Compose, Agent, Keep)
-        self.app = App(policy=self.rules, model=ScriptedModel(tell_all), tools=[book], pipeline=pipeline)
+        self.app = App(policy=self.rules, model=ScriptedModel(self.tell_all), tools=[book], pipeline=pipeline)
+
+    def tell_all(self, request: ModelRequest) -> Reply:
+        """Book what it was shown, if it is asked to and did not yet, or else answer with it."""
+        shown = words_in(*request.messages)
+        self.shown.append(shown)
+        told = " ".join(sorted(shown))
+        books = "book" in str(request.messages[1].content) and request.messages[-1].type == "human"
+        return Reply("" if books else told, (call("book", text=told),) if books else ())
 
     async def write(self, change: Write) -> None:
         documents, place = list(self.world.documents), change.place
@@ -215,12 +226,16 @@ class Life:
     async def resume(self, run: Run) -> None:
         if run.phase == "stumbled":
             run.known = self.reads(run.who, run.held)
+        flows = self.world.may_read(BOOK, *run.known)
+        still_waits, sends = run.phase == "waiting" and flows, run.phase == "approved" and flows
+        goes_on = run.phase != "over" and not still_waits
         self.sent.clear()
+        self.shown.clear()
         heard = await heard_through(self.app.resume(run.id))
         assert heard == (words_of(run.known) if self.world.may_read(run.who, *run.known) else frozenset())
-        sends = run.phase == "approved" and self.world.may_read(BOOK, *run.known)
+        assert self.shown == ([words_of(run.known)] if goes_on else [])
         assert self.sent == ([words_of(run.known)] if sends else [])
-        run.phase = "waiting" if run.phase == "waiting" else "over"
+        run.phase = "waiting" if still_waits else "over"
 
     async def check(self, run: Run) -> None:
         """Its events and its open question are shown to whoever may receive them now; once over, it is remembered."""
