@@ -28,6 +28,7 @@ from tests.leaks.world import (
     heard_through,
     words_in,
     words_of,
+    words_shown,
 )
 
 ANA, BEN = Principal("user:ana", "acme"), Principal("user:ben", "acme")
@@ -159,7 +160,7 @@ class Life:
 
     def tell_all(self, request: ModelRequest) -> Reply:
         """Book what it was shown, if it is asked to and did not yet, or else answer with it."""
-        shown = words_in(*request.messages)
+        shown = words_shown(request)
         self.shown.append(shown)
         told = " ".join(sorted(shown))
         books = "book" in str(request.messages[1].content) and request.messages[-1].type == "human"
