@@ -33,7 +33,7 @@ PIPELINE = (
     Pipeline(Plan, Personalize)
     | partial(Retrieve, k=2)
     | partial(Compose, template=PROMPT)
-    | partial(Agent, sampling=Sampling(max_tokens=48, frequency_penalty=0.3), rounds=3)
+    | partial(Agent, sampling=Sampling(max_tokens=48, frequency_penalty=0.6), rounds=3)
     | Answer
     | Remember
 )

@@ -1,6 +1,17 @@
 """The data ring: documents with their readers, and searches that never see past them."""
 
-from ringwall.data.base import Chunk, DocumentStore, Embeddings, Match, Query, Scalar, Vector
+from ringwall.data.base import (
+    Chunk,
+    Condition,
+    DocumentStore,
+    Embeddings,
+    Match,
+    Operator,
+    Query,
+    Scalar,
+    StoreOfRecord,
+    Vector,
+)
 from ringwall.data.frontmatter import front_matter_readers
 from ringwall.data.fuse import fuse
 from ringwall.data.ingest import Ingested, Ingestor, IngestReport, Readers, Refused, read_folder
@@ -10,6 +21,7 @@ from ringwall.data.splitting import Passage, Splitter, TextSplitter, split
 
 __all__ = [
     "Chunk",
+    "Condition",
     "DocumentStore",
     "Embeddings",
     "IngestReport",
@@ -17,6 +29,7 @@ __all__ = [
     "Ingestor",
     "Match",
     "MemoryStore",
+    "Operator",
     "Passage",
     "Query",
     "Readers",
@@ -24,6 +37,7 @@ __all__ = [
     "Retriever",
     "Scalar",
     "Splitter",
+    "StoreOfRecord",
     "TextSplitter",
     "Vector",
     "front_matter_readers",
