@@ -1,5 +1,6 @@
 """The data ring: documents with their readers, and searches that never see past them."""
 
+from ringwall.data.admit import Pending, Readers
 from ringwall.data.base import (
     Chunk,
     Condition,
@@ -12,14 +13,21 @@ from ringwall.data.base import (
     StoreOfRecord,
     Vector,
 )
+from ringwall.data.folder import read_folder
 from ringwall.data.frontmatter import front_matter_readers
 from ringwall.data.fuse import fuse
-from ringwall.data.ingest import Ingested, Ingestor, IngestReport, Readers, Refused, read_folder
+from ringwall.data.ingest import Ingestor
+from ringwall.data.manifest import Manifest
 from ringwall.data.memory import MemoryStore
+from ringwall.data.outcome import Ingested, IngestReport, Outcome, Refused, Relabelled, Removed, Unchanged
+from ringwall.data.readers import BesideIt, ByPath, ByPermission, first_of
 from ringwall.data.retrieve import Retriever
 from ringwall.data.splitting import Passage, Splitter, TextSplitter, split
 
 __all__ = [
+    "BesideIt",
+    "ByPath",
+    "ByPermission",
     "Chunk",
     "Condition",
     "DocumentStore",
@@ -27,19 +35,26 @@ __all__ = [
     "IngestReport",
     "Ingested",
     "Ingestor",
+    "Manifest",
     "Match",
     "MemoryStore",
     "Operator",
+    "Outcome",
     "Passage",
+    "Pending",
     "Query",
     "Readers",
     "Refused",
+    "Relabelled",
+    "Removed",
     "Retriever",
     "Scalar",
     "Splitter",
     "StoreOfRecord",
     "TextSplitter",
+    "Unchanged",
     "Vector",
+    "first_of",
     "front_matter_readers",
     "fuse",
     "read_folder",

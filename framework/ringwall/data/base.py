@@ -165,6 +165,12 @@ class DocumentStore(ABC):
     async def delete(self, documents: Sequence[str]) -> None:
         """Remove every chunk of these documents; unknown ids are fine."""
 
+    async def replace(self, documents: Sequence[str], chunks: Sequence[Chunk]) -> None:
+        """Put `chunks` in the place of all that these documents had; a store with transactions does it in one."""
+        await self.delete(documents)
+        if chunks:
+            await self.upsert(chunks)
+
     @abstractmethod
     async def set_readers(self, documents: Sequence[str], readers: ACL) -> None:
         """Change who may read these documents; visible to the next search. Unknown ids are fine."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from operator import mul
@@ -38,6 +39,7 @@ class MemoryStore(StoreOfRecord):
         self._opens: dict[Grant, set[ACL]] = {}
         self._views: dict[Grants, _View] = {}
         self._changes = 0
+        self._born = uuid.uuid4().hex
 
     async def upsert(self, chunks: Sequence[Chunk]) -> None:
         """As in `DocumentStore`. Raises `InvalidInput` for vectors not finite or not of one dimension."""
@@ -73,7 +75,7 @@ class MemoryStore(StoreOfRecord):
             yield chunks[first : first + _BATCH]
 
     async def revision(self) -> str:
-        return str(self._changes)
+        return f"{self._born}-{self._changes}"
 
     async def delete(self, documents: Sequence[str]) -> None:
         self._changed()
