@@ -16,7 +16,7 @@ def live(work: Callable[[], Coroutine[object, object, object]], *, kill_after: f
     if child == 0:
         failed = 1
         with contextlib.suppress(BaseException):
-            asyncio.run(work())  # type: ignore[arg-type]
+            asyncio.run(work())
             failed = 0
         os._exit(failed)
     until = time.monotonic() + (3600.0 if kill_after is None else kill_after)
