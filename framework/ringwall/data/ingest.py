@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -26,7 +27,7 @@ from ringwall.data.admit import (
     tell_by_name,
 )
 from ringwall.data.ahead import ahead
-from ringwall.data.base import Chunk, DocumentStore, Embeddings, StoreOfRecord, Vector
+from ringwall.data.base import Chunk, DocumentStore, Embeddings, Scalar, StoreOfRecord, Vector
 from ringwall.data.frontmatter import body_start
 from ringwall.data.manifest import Entry, Manifest
 from ringwall.data.outcome import Ingested, IngestReport, Outcome, Refused, Relabelled, Removed, Unchanged
@@ -245,7 +246,7 @@ class _Ingestion:
         return _Job(known.name, None, known.content, readers, passages=known.passages)
 
     def _chunks(self, document: Admitted) -> list[Chunk]:
-        body = body_start(document.text)
+        body, describe = body_start(document.text), _descriptions(document.metadata)
         return [
             Chunk(
                 f"{document.name}#{number}",
@@ -254,7 +255,7 @@ class _Ingestion:
                 document.readers,
                 start=passage.start + body,
                 end=passage.end + body,
-                metadata=document.metadata,
+                metadata=describe(passage.start + body),
             )
             for number, passage in enumerate(self._split(document.text[body:]))
         ]
@@ -329,6 +330,18 @@ class _Ingestion:
             await self._store.set_readers([job.name for job in same], readers)
             for job in same:
                 job.outcome = Relabelled(job.name, readers)
+
+
+def _descriptions(metadata: Mapping[str, Scalar]) -> Callable[[int], Mapping[str, Scalar]]:
+    """The metadata of a passage that begins at a place: the document's, and the number of its page, from 1.
+
+    Readers of files say where pages begin in `pages`: character offsets with spaces between them.
+    """
+    begins = str(metadata.get("pages", "")).split()
+    if not begins or not all(map(str.isdecimal, begins)):
+        return lambda place: metadata
+    offsets, rest = [int(begin) for begin in begins], {k: v for k, v in metadata.items() if k != "pages"}
+    return lambda place: {**rest, "page": bisect_right(offsets, place)}
 
 
 async def _in_thread(make: Callable[[], list[T]]) -> AsyncIterator[list[T]]:
