@@ -144,7 +144,7 @@ async def test_passages_know_their_page() -> None:
     from langchain_core.documents import Document
 
     store = MemoryStore()
-    document = Document(id="a.pdf", page_content="one two\nthree", metadata={"pages": "0 8", "title": "T"})
+    document = Document(id="a.pdf", page_content="one two\nthree", metadata={"pages": "[0, 8]", "title": "T"})
     words = lambda text: [Passage(w, text.index(w), text.index(w) + len(w)) for w in text.split()]  # noqa: E731
     await Ingestor(store, splitter=words).ingest([document], OPEN)
     found = await store.get(["a.pdf#0", "a.pdf#1", "a.pdf#2"], ANA)

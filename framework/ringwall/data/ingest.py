@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -47,6 +49,9 @@ _BATCH: Final = 256
 
 _MOST_DOCUMENTS: Final = 1000
 """Documents stored at a time, at most: there may be many with few words, or none."""
+
+_READ_AHEAD: Final = 8
+"""Files read side by side."""
 
 _PROBE: Final = "# A heading\n\nA sentence, and another one.\n\n" * 40
 """What tells one way of cutting and embedding from another."""
@@ -156,13 +161,15 @@ class _Ingestion:
         self._manifest.start()
         await self._doubt()
         self._recipe = await asyncio.to_thread(self._fingerprint) if self._manifest.lasts else ""
-        jobs = ahead(_in_thread(lambda: self._gather(documents)))
-        embedded = ahead(_each(jobs, self._embed))
-        async with contextlib.aclosing(embedded):
-            async for batch in embedded:
-                for job in await self._store_all(batch):
-                    assert job.outcome is not None
-                    yield job.outcome
+        with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="ringwall-ingest") as pool:
+            jobs = self._jobs(documents, pool)
+            batches = ahead(_in_thread(lambda: self._gather(jobs)))
+            embedded = ahead(_each(batches, self._embed))
+            async with contextlib.aclosing(embedded), contextlib.aclosing(batches):
+                async for batch in embedded:
+                    for job in await self._store_all(batch):
+                        assert job.outcome is not None
+                        yield job.outcome
 
     async def remove_unseen(self, prefix: str) -> AsyncGenerator[Outcome, None]:
         known = await asyncio.to_thread(lambda: list(self._manifest.unseen(prefix)))
@@ -199,28 +206,50 @@ class _Ingestion:
 
     # Reading and splitting, in a thread
 
-    def _gather(self, documents: Iterator[Document | tuple[str, str] | Pending | Refused]) -> list[_Job]:
+    def _gather(self, jobs: Iterator[_Job]) -> list[_Job]:
         """The next documents, as many as make a batch; none at the end."""
-        jobs: list[_Job] = []
+        batch: list[_Job] = []
         passages = 0
-        for document in documents:
-            jobs.append(self._job(document))
-            passages += len(jobs[-1].chunks or ())
-            if passages >= _BATCH or len(jobs) >= _MOST_DOCUMENTS:
+        for job in jobs:
+            batch.append(job)
+            passages += len(job.chunks or ())
+            if passages >= _BATCH or len(batch) >= _MOST_DOCUMENTS:
                 break
-        return jobs
+        return batch
 
-    def _job(self, document: Document | tuple[str, str] | Pending | Refused) -> _Job:
+    def _jobs(
+        self, documents: Iterator[Document | tuple[str, str] | Pending | Refused], pool: Executor
+    ) -> Iterator[_Job]:
+        """What is to be done about each document, in order; some that must be read first are read side by side."""
+        waiting: deque[_Job | Future[_Job]] = deque()
+        for document in documents:
+            waiting.append(self._job(document, pool))
+            while waiting and (isinstance(waiting[0], _Job) or len(waiting) > _READ_AHEAD):
+                yield _ready(waiting.popleft())
+        while waiting:
+            yield _ready(waiting.popleft())
+
+    def _job(self, document: Document | tuple[str, str] | Pending | Refused, pool: Executor) -> _Job | Future[_Job]:
         came_as = name_of(document)
         try:
-            if isinstance(document, Refused):
-                self._see(came_as)
-                return _Job(came_as, document)
             name = self._see(came_as)
-            content = content_of(document)
+            if isinstance(document, Refused):
+                return _Job(came_as, document)
             known = self._manifest.find(name)
-            if known and known.content == content and known.recipe == self._recipe:
-                return self._known(document, came_as, known)
+            content = content_of(document)
+        except InvalidInput as error:
+            return _Job(came_as, document if isinstance(document, Refused) else Refused(came_as, error))
+        same = known if known and known.content == content and known.recipe == self._recipe else None
+        if isinstance(document, Pending):
+            return pool.submit(self._worked_out, document, came_as, name, content, same)
+        return self._worked_out(document, came_as, name, content, same)
+
+    def _worked_out(
+        self, document: Document | tuple[str, str] | Pending, came_as: str, name: str, content: str, same: Entry | None
+    ) -> _Job:
+        try:
+            if same:
+                return self._known(document, came_as, same)
             admitted = admit(loaded(document), came_as, self._readers, self._tenant)
             return _Job(name, None, content, admitted.readers, self._chunks(admitted))
         except InvalidInput as error:
@@ -335,13 +364,20 @@ class _Ingestion:
 def _descriptions(metadata: Mapping[str, Scalar]) -> Callable[[int], Mapping[str, Scalar]]:
     """The metadata of a passage that begins at a place: the document's, and the number of its page, from 1.
 
-    Readers of files say where pages begin in `pages`: character offsets with spaces between them.
+    Readers of files say where pages begin in `pages`: a JSON list of character offsets.
     """
-    begins = str(metadata.get("pages", "")).split()
-    if not begins or not all(map(str.isdecimal, begins)):
+    try:
+        begins = json.loads(str(metadata.get("pages", "")))
+    except ValueError:
+        begins = None
+    if not isinstance(begins, list) or not all(isinstance(begin, int) for begin in begins):
         return lambda place: metadata
-    offsets, rest = [int(begin) for begin in begins], {k: v for k, v in metadata.items() if k != "pages"}
+    offsets, rest = begins, {k: v for k, v in metadata.items() if k != "pages"}
     return lambda place: {**rest, "page": bisect_right(offsets, place)}
+
+
+def _ready(job: _Job | Future[_Job]) -> _Job:
+    return job if isinstance(job, _Job) else job.result()
 
 
 async def _in_thread(make: Callable[[], list[T]]) -> AsyncIterator[list[T]]:
