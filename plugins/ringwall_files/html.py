@@ -153,7 +153,7 @@ def _look(around: Look, node: LexborNode) -> Look:
 
 
 def _children(node: LexborNode) -> Iterator[LexborNode]:
-    child = node.child
+    child = node.first_child
     while child is not None:
         if child.tag not in _DROPPED:
             yield child
