@@ -51,7 +51,7 @@ def _check_sizes(archive: zipfile.ZipFile, limits: Limits) -> None:
             )
 
 
-class _Begun(Exception):  # noqa: N818
+class _Begun(Exception):
     """The prolog is over."""
 
 

@@ -72,7 +72,7 @@ def parse_open(file: BinaryIO, suffix: str, limits: Limits) -> Parsed:
         raise TooLarge("takes too much memory", expected=f"at most {limits.memory:,} bytes") from error
     except RecursionError as error:
         raise Unreadable("is nested too deeply", expected="a file that people made") from error
-    except Exception as error:  # noqa: BLE001  what somebody else's parser raises on a broken file is anybody's guess
+    except Exception as error:
         raise Unreadable(f"cannot be parsed: {type(error).__name__}", expected=f"a whole {suffix} file") from error
     return result
 

@@ -15,10 +15,10 @@ from ringwall_files.writing import Writer
 
 _DROPPED: Final = frozenset(("script", "style", "template", "title", "-comment", "iframe", "object", "svg", "math"))
 _HEADINGS: Final = {f"h{level}": "#" * level + " " for level in range(1, 7)}
-_BLOCKS: Final = frozenset(
-    "address article aside blockquote body caption center dd details dialog div dl dt fieldset figcaption figure "
-    "footer form header hr html legend li main menu nav ol option p pre search section select summary table tbody "
-    "td tfoot th thead tr ul".split()
+_BLOCKS: Final = re.compile(
+    "address|article|aside|blockquote|body|caption|center|dd|details|dialog|div|dl|dt|fieldset|figcaption|figure|"
+    "footer|form|header|hr|html|legend|li|main|menu|nav|ol|option|p|pre|search|section|select|summary|table|tbody|"
+    "td|tfoot|th|thead|tr|ul|h[1-6]"
 )
 _DENSE: Final = frozenset(("li", "tr", "option", "dd", "dt", "ul", "ol", "tbody", "thead", "tfoot"))
 """Blocks that stand on a line of their own, without a blank one around."""
@@ -92,7 +92,7 @@ class _Page:
             self._break(tag)
             self._writer.put("| ")
             self._cells = 0
-        elif tag in _BLOCKS or tag in _HEADINGS or tag == "br":
+        elif tag == "br" or _BLOCKS.fullmatch(tag):
             self._break(tag)
             self._prefix = _HEADINGS.get(tag, "- " if tag == "li" else self._prefix)
         self._pre += tag in _PRE
@@ -104,7 +104,7 @@ class _Page:
             self._cells += 1
         elif self._cells >= 0 and tag == "tr":
             self._end_row(node)
-        elif tag in _BLOCKS or tag in _HEADINGS:
+        elif _BLOCKS.fullmatch(tag):
             self._break(tag)
             self._prefix = "" if tag in _HEADINGS or tag == "li" else self._prefix
         if tag == "table" and self._data_tables:

@@ -153,11 +153,7 @@ def _ground_at(box: Box, grounds: list[tuple[Box, bool]]) -> bool:
     """Whether the page is white where a text stands: what was painted there last decides."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     return next(
-        (
-            white
-            for (left, bottom, right, top), white in reversed(grounds)
-            if left <= x <= right and bottom <= y <= top
-        ),
+        (white for (left, bottom, right, top), white in reversed(grounds) if left <= x <= right and bottom <= y <= top),
         True,
     )
 

@@ -92,9 +92,7 @@ class _Body:
 
     def _row(self, row: Element) -> list[Cell]:
         hidden = {"vanish": True} if row.find(f"{qn('w:trPr')}/{qn('w:hidden')}") is not None else {}
-        return [
-            list(self._cell(cell, {**_traits(cell.find(qn("w:tcPr"))), **hidden})) for cell in row.iter(qn("w:tc"))
-        ]
+        return [list(self._cell(cell, {**_traits(cell.find(qn("w:tcPr"))), **hidden})) for cell in row.iter(qn("w:tc"))]
 
     def _cell(self, parent: Element, traits: Traits) -> Iterator[Span]:
         for child in parent:

@@ -17,8 +17,7 @@ Cell = Sequence[Span]
 _LONE: Final = re.compile("[\ud800-\udfff]")
 _SPACES: Final = re.compile(r"\s+")
 _SMUGGLED: Final = re.compile(
-    "[\U000e0000-\U000e007f]+"
-    "|[\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff\U000e0100-\U000e01ef]{4,}"
+    "[\U000e0000-\U000e007f]+|[\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff\U000e0100-\U000e01ef]{4,}"
 )
 """Characters without a shape, as many as it takes to spell something out with them."""
 
@@ -113,9 +112,7 @@ class Writer:
         return parsed(text, pages=self._pages, title=title, hidden=self._hidden)
 
 
-def parsed(
-    text: str, *, pages: Iterable[int] = (), title: str = "", hidden: Iterable[tuple[int, int]] = ()
-) -> Parsed:
+def parsed(text: str, *, pages: Iterable[int] = (), title: str = "", hidden: Iterable[tuple[int, int]] = ()) -> Parsed:
     """Make a `Parsed` of a text, whose smuggled characters count as hidden; what ends behind it is cut off."""
     clean, end = _LONE.sub("\ufffd", text), len(text)
     found = [*hidden, *(match.span() for match in _SMUGGLED.finditer(clean))]
