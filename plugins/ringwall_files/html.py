@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from enum import Enum
 from typing import BinaryIO, Final
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
@@ -30,7 +31,8 @@ _CHARSETS: Final = re.compile(
 )
 _PRE: Final = ("pre", "textarea")
 _SPACES: Final = re.compile(r"\s+")
-_IN_DATA: Final = "table, h1, h2, h3, h4, h5, h6"
+_LAYOUT: Final = "table, h1, h2, h3, h4, h5, h6"
+"""A table in which these stand only places things."""
 
 
 def read(file: BinaryIO, suffix: str, limits: Limits) -> Parsed:
@@ -53,15 +55,24 @@ def _charset(data: bytes) -> str:
     return name if _CHARSETS.fullmatch(name) else "utf-8"
 
 
+class _Table(Enum):
+    """What a table is for, and whether its head is yet to come."""
+
+    LAYOUT = 1
+    HEAD = 2
+    ROWS = 3
+
+
 class _Page:
     """Goes through a tree in reading order, however deep it is."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._prefix = ""  # of a heading or an item, until its first word
-        self._data_tables: list[bool] = []
+        self._tables: list[_Table] = []
         self._cells = -1  # so far in this row; negative outside of rows
         self._pre = 0
+        self._space = False
 
     def read(self, root: LexborNode | None, title: str) -> Parsed:
         for node, look, entered in _walk(root):
@@ -71,70 +82,71 @@ class _Page:
             elif entered:
                 self._enter(tag, node)
             else:
-                self._leave(tag, node)
+                self._leave(tag)
         return self._writer.parsed(title=title)
 
     def _text(self, text: str, *, hidden: bool) -> None:
         if self._cells >= 0:
             text = text.replace("|", "\\|")
         if not self._pre or self._cells >= 0:
-            text = _SPACES.sub(" ", text)
-            text = text.lstrip() if self._writer.at_space else text
+            text = self._collapsed(text)
         if text.strip():
             self._writer.put(self._prefix)
             self._prefix = ""
         self._writer.put(text, hidden=hidden)
 
+    def _collapsed(self, text: str) -> str:
+        """White space made one space, which waits for the word after it."""
+        text = (" " if self._space else "") + _SPACES.sub(" ", text)
+        self._space = text.endswith(" ")
+        return text.strip() if self._writer.at_space else text.rstrip()
+
     def _enter(self, tag: str, node: LexborNode) -> None:
         if tag == "table":
-            self._data_tables.append(node.css_first(_IN_DATA) in (None, node))
-        if tag == "tr" and self._data_tables and self._data_tables[-1]:
+            self._tables.append(_Table.HEAD if all(found == node for found in node.css(_LAYOUT)) else _Table.LAYOUT)
+        if tag == "tr" and self._tables and self._tables[-1] is not _Table.LAYOUT:
             self._break(tag)
-            self._writer.put("| ")
+            self._writer.put("|")
             self._cells = 0
+        elif self._cells >= 0 and tag in ("td", "th"):
+            self._writer.put(" ")
+            self._space = False
         elif tag == "br" or _BLOCKS.fullmatch(tag):
             self._break(tag)
             self._prefix = _HEADINGS.get(tag, "- " if tag == "li" else self._prefix)
         self._pre += tag in _PRE
 
-    def _leave(self, tag: str, node: LexborNode) -> None:
+    def _leave(self, tag: str) -> None:
         self._pre -= tag in _PRE
         if self._cells >= 0 and tag in ("td", "th"):
-            self._writer.put(" | ")
+            self._writer.put(" |")
             self._cells += 1
         elif self._cells >= 0 and tag == "tr":
-            self._end_row(node)
+            self._end_row()
         elif _BLOCKS.fullmatch(tag):
             self._break(tag)
             self._prefix = "" if tag in _HEADINGS or tag == "li" else self._prefix
-        if tag == "table" and self._data_tables:
-            self._data_tables.pop()
+        if tag == "table":
+            self._tables.pop()
 
-    def _end_row(self, row: LexborNode) -> None:
+    def _end_row(self) -> None:
         cells, self._cells = self._cells, -1
         self._writer.line_end()
-        if _is_first(row):
+        if self._tables[-1] is _Table.HEAD:
             self._writer.put("| --- " * cells + "|\n")
+            self._tables[-1] = _Table.ROWS
 
     def _break(self, tag: str) -> None:
         """End a line before and after a block; within a row, a space does."""
+        self._space = self._cells >= 0
         if self._cells >= 0:
-            if not self._writer.at_space:
-                self._writer.put(" ")
-        elif tag == "br":
+            return
+        if tag == "br":
             self._writer.put("\n")
         elif tag in _DENSE:
             self._writer.line_end()
         else:
             self._writer.gap()
-
-
-def _is_first(row: LexborNode) -> bool:
-    """Whether a row is the first of its table."""
-    table = row.parent
-    while table is not None and table.tag != "table":
-        table = table.parent
-    return table is not None and table.css_first("tr") == row
 
 
 def _walk(root: LexborNode | None) -> Iterator[tuple[LexborNode, Look, bool]]:

@@ -79,10 +79,13 @@ class _Body:
         if level:
             self._writer.heading(level, spans)
         else:
-            item = paragraph.find(f"{qn('w:pPr')}/{qn('w:numPr')}") is not None
-            self._writer.paragraph(spans, prefix="- " if item else "")
+            self._writer.paragraph(spans, prefix="- " if self._is_item(paragraph) else "")
         for box in boxes:
             self.blocks(box)
+
+    def _is_item(self, paragraph: Element) -> bool:
+        styles = self._line(paragraph.find(f"{qn('w:pPr')}/{qn('w:pStyle')}"))
+        return any(thing.find(f"{qn('w:pPr')}/{qn('w:numPr')}") is not None for thing in (paragraph, *styles))
 
     def _is_layout(self, table: Element) -> bool:
         """Whether a table only places things: another table or headings stand in it."""
