@@ -38,7 +38,7 @@ def _check_sizes(archive: zipfile.ZipFile, limits: Limits) -> None:
     total = sum(part.file_size for part in parts)
     if total > limits.unpacked:
         raise TooLarge(
-            f"unpacks to {total / MEGABYTE:,.0f} MB", expected=f"at most {limits.unpacked / MEGABYTE:,.0f} MB"
+            f"unpacks to {total / MEGABYTE:,.1f} MB", expected=f"at most {limits.unpacked / MEGABYTE:,.1f} MB"
         )
     for part in parts:
         if part.flag_bits & 1:

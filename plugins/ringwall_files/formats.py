@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -10,7 +11,7 @@ from typing import BinaryIO, Final
 
 from ringwall.errors import ConfigurationError, InvalidInput
 from ringwall_files.faults import TooLarge, Unreadable
-from ringwall_files.opening import check_beginning, opened
+from ringwall_files.opening import check_beginning, measured, opened
 from ringwall_files.parsed import Limits, Parsed
 
 FORMATS: Final[Mapping[str, str]] = {
@@ -43,6 +44,8 @@ def parse(path: str | Path, limits: Limits | None = None) -> Parsed:
     path, limits = Path(path), limits or Limits()
     with named(path.name):
         suffix = known_suffix(path)
+        if not measured(path, limits.size):
+            return empty(suffix)
         with opened(path, limits.size) as file:
             return parse_open(file, suffix, limits)
 
@@ -53,6 +56,12 @@ def known_suffix(path: Path) -> str:
     if suffix not in FORMATS:
         raise Unreadable(f"has the suffix {suffix!r}, which is not read", expected=f"one of {', '.join(FORMATS)}")
     return suffix
+
+
+def empty(suffix: str) -> Parsed:
+    """What a file without a byte is: a text without words, or no file of its format."""
+    check_beginning(io.BytesIO(), suffix)
+    return Parsed("")
 
 
 def parse_open(file: BinaryIO, suffix: str, limits: Limits) -> Parsed:

@@ -112,7 +112,8 @@ class _Page:
             self._writer.put(" ")
             self._space = False
         elif tag == "br" or _BLOCKS.fullmatch(tag):
-            self._break(tag)
+            if not self._prefix:
+                self._break(tag)
             self._prefix = _HEADINGS.get(tag, "- " if tag == "li" else self._prefix)
         self._pre += tag in _PRE
 

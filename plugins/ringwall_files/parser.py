@@ -16,7 +16,7 @@ from typing import BinaryIO, Final, Self
 from ringwall.errors import ConfigurationError
 from ringwall_files import wire
 from ringwall_files.faults import ParserDied, TooLarge, Unreadable
-from ringwall_files.formats import FORMATS, INLINE, known_suffix, named, parse_open
+from ringwall_files.formats import FORMATS, INLINE, empty, known_suffix, named, parse_open
 from ringwall_files.opening import measured, opened
 from ringwall_files.parsed import Limits, Parsed
 
@@ -60,12 +60,10 @@ class Parser:
         path = Path(path)
         with named(path.name):
             suffix = known_suffix(path)
-            inline = FORMATS[suffix] in INLINE
-            if inline and not measured(path, self.limits.size):
-                return Parsed("")
+            if not measured(path, self.limits.size):
+                return empty(suffix)
             with opened(path, self.limits.size) as file:
-                size = os.fstat(file.fileno()).st_size
-                if not size or (inline and size <= self.limits.inline):
+                if FORMATS[suffix] in INLINE and os.fstat(file.fileno()).st_size <= self.limits.inline:
                     return parse_open(file, suffix, self.limits)
                 with self._turns:
                     return self._elsewhere(file, suffix)

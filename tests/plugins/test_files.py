@@ -1,17 +1,20 @@
-"""Files become documents, and the bad ones reasons: every file here is made by the library that people make them with."""
+"""Files become documents, and the bad ones reasons: each is made here by the library that people make them with."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
 import socket
+import tempfile
 import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
+from itertools import pairwise
 from pathlib import Path
 
 import openpyxl
@@ -32,6 +35,22 @@ from ringwall import ACL
 from ringwall.data import Ingestor, MemoryStore, Refused
 from ringwall.errors import InvalidInput
 from ringwall_files import Limits, Parsed, Parser, ParserDied, TooLarge, Unreadable, parse, read_files
+
+SUFFIXES = [
+    ".txt",
+    ".md",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".jsonl",
+    ".html",
+    ".htm",
+    ".eml",
+    ".pdf",
+    ".docx",
+    ".pptx",
+    ".xlsx",
+]
 
 Draw = Callable[[Canvas], None]
 
@@ -93,7 +112,7 @@ def hidden(parsed: Parsed) -> str:
 
 def seen(parsed: Parsed) -> str:
     ranges = [(0, 0), *parsed.hidden, (len(parsed.text), 0)]
-    return "".join(parsed.text[end:start] for (_, end), (start, _) in zip(ranges, ranges[1:], strict=False))
+    return "".join(parsed.text[end:start] for (_, end), (start, _) in pairwise(ranges))
 
 
 def pages(parsed: Parsed) -> list[str]:
@@ -119,7 +138,15 @@ def parser() -> Iterator[Parser]:
         yield parser
 
 
+@pytest.fixture
+def children() -> Callable[[], list[psutil.Process]]:
+    """The processes that were started since the test began."""
+    before = psutil.Process().children()
+    return lambda: [child for child in psutil.Process().children() if child not in before]
+
+
 Read = Callable[[str, bytes | str], Parsed]
+Children = Callable[[], list[psutil.Process]]
 
 
 class TestText:
@@ -252,7 +279,7 @@ class TestHtml:
         assert read("a.html", b"<meta charset=utf-7><p>+ADw-b+AD4-</p>").text == "+ADw-b+AD4-"
 
     def test_depth_costs_no_stack(self, read: Read) -> None:
-        assert read("a.html", "<div>" * 50_000 + "Trout").text == "Trout"
+        assert read("a.html", "<div>" * 10_000 + "Trout").text == "Trout"
 
     def test_many_rows_take_no_longer_each(self, read: Read) -> None:
         assert read("a.html", "<table>" + "<tr><td>Trout<td>12" * 20_000).text.count("\n") == 20_000
@@ -351,10 +378,9 @@ class TestWord:
         document.add_paragraph("Trout\ttonight")
         document.add_paragraph("Wine", style="List Bullet")
         table = document.add_table(2, 2)
-        for cell, text in zip(
-            table.columns[0].cells + table.columns[1].cells, "a b|c".split() + ["1", "2"], strict=False
-        ):
-            cell.text = text
+        for row, texts in zip(table.rows, (("a", "1"), ("b|c", "2")), strict=True):
+            for cell, text in zip(row.cells, texts, strict=True):
+                cell.text = text
         document.add_paragraph("Last")
         document.sections[0].header.paragraphs[0].text = "On every page"
         document.save(file)
@@ -382,7 +408,7 @@ class TestWord:
         row.cells[0].text = "in a hidden row"
         properties = OxmlElement("w:trPr")
         properties.append(OxmlElement("w:hidden"))
-        row._tr.insert(0, properties)
+        row._tr.insert(0, properties)  # noqa: SLF001
         document.save(file)
         parsed = read("a.docx", file.getvalue())
         assert hidden(parsed) == "vanished|white|tiny|by its style|in a hidden row"
@@ -473,3 +499,389 @@ class TestSheets:
         parsed = read("a.xlsx", file.getvalue())
         assert hidden(parsed) == "b1|a2|b2|hidden|hidden cell|veryHidden|veryHidden cell"
         assert "a1" in seen(parsed)
+
+
+def bomb(part: str, original: bytes) -> bytes:
+    """An Office file one of whose parts has a document type whose entities grow to gigabytes."""
+    entities = "".join(f'<!ENTITY a{n + 1} "{f"&a{n};" * 10}">' for n in range(9))
+    kind = f'<!DOCTYPE x [<!ENTITY a0 "ha">{entities}]>'.encode()
+    return with_part(original, part, lambda xml: xml.replace(b"?>", b"?>" + kind, 1) if b"?>" in xml else kind + xml)
+
+
+def endless(rows: int = 2_000_000_000) -> bytes:
+    """A sheet that says of its one row that it is the last of very many: a parser fills in the others."""
+    return with_part(sheet(["x"]), "xl/worksheets/sheet1.xml", lambda xml: xml.replace(b'r="1"', b'r="%d"' % rows))
+
+
+BAD = {
+    "encrypted.pdf": (pdf("Trout", password="secret"), Unreadable, "is encrypted.*without a password"),
+    "truncated.pdf": (pdf("Trout", "Wine")[:1000], Unreadable, "is truncated"),
+    "damaged.pdf": (b"%PDF-1.7\n" + b"junk " * 1000 + b"\n%%EOF", Unreadable, "is damaged"),
+    "empty.pdf": (b"", Unreadable, "is empty.*expected: a PDF"),
+    "picture.pdf": (b"\x89PNG\r\n\x1a\n" + bytes(100), Unreadable, "is something else.*expected: a PDF"),
+    "word.pdf": (word("Trout"), Unreadable, "is a zip archive"),
+    "pdf.txt": (pdf("Trout"), Unreadable, "is a PDF.*expected: text"),
+    "old.docx": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(1000), Unreadable, "encrypted or an old Office file"),
+    "other.docx": (with_part(slides("Trout"), "x", lambda _: b""), Unreadable, "cannot be parsed"),
+    "zip.xlsx": (with_part(b"PK\x05\x06" + bytes(18), "x", lambda _: b"x"), Unreadable, "cannot be parsed"),
+    "truncated.docx": (word("Trout")[:-100], Unreadable, "is damaged"),
+    "damaged.docx": (with_part(word("x"), "word/document.xml", lambda _: b"<w>"), Unreadable, "cannot be parsed"),
+    "bomb.docx": (
+        with_part(word("x"), "word/a.bin", lambda _: bytes(30_000_000)),
+        TooLarge,
+        "packed .* times.*at most",
+    ),
+    "bomb.pptx": (with_part(slides(), "ppt/a.xml", lambda _: b"<" * 9_000_000), TooLarge, "packed .* times"),
+    "bomb.xlsx": (with_part(sheet(), "xl/a.xml", lambda _: bytes(9_000_000)), TooLarge, "packed .* times"),
+    "entities.docx": (bomb("word/document.xml", word("x")), Unreadable, "document type, as entity bombs"),
+    "entities.pptx": (bomb("ppt/slides/slide1.xml", slides("x")), Unreadable, "document type"),
+    "entities.xlsx": (bomb("xl/worksheets/sheet1.xml", sheet(["x"])), Unreadable, "document type"),
+    "latin.txt": ("Müsli".encode("latin-1"), Unreadable, "not UTF-8: byte 0xfc at position 1.*iconv"),
+    "odd.md": ("x".encode("utf-16") + b"\x00", Unreadable, "not UTF-16-LE: byte 0x00 at position 4"),
+    "binary.csv": (b"a,b\0c", Unreadable, "holds a NUL, character 3"),
+    "deep.json": (b"[" * 100_000, Unreadable, "nested too deeply"),
+}
+
+
+WHOLE = {
+    ".docx": word("Trout"),
+    ".pptx": slides("Trout"),
+    ".xlsx": sheet(["Trout"]),
+    ".pdf": pdf("Trout"),
+    ".eml": b"Subject: Trout\nContent-Type: multipart/mixed; boundary=x\n\n--x\n\nTrout\n--x--",
+}
+
+
+class TestBadFiles:
+    @pytest.mark.parametrize("name", BAD)
+    def test_each_is_refused_with_what_was_expected_in_both_processes(
+        self, tmp_path: Path, parser: Parser, name: str
+    ) -> None:
+        content, kind, what = BAD[name]
+        (tmp_path / name).write_bytes(content)
+        (refused,) = read_files(tmp_path, parser=parser)
+        assert isinstance(refused, Refused)
+        assert (refused.document, type(refused.error)) == (name, kind)
+        with pytest.raises(kind, match=f"(?s)^'{name}' .*{what}") as error:
+            parse(tmp_path / name)
+        assert str(error.value) == str(refused.error)
+        assert error.value.expected
+
+    def test_a_file_above_the_size_limit_is_not_opened(self, tmp_path: Path, parser: Parser) -> None:
+        path = tmp_path / "huge.pdf"
+        path.touch()
+        os.truncate(path, 500_000_000)
+        with pytest.raises(TooLarge, match=r"has 500.0 MB; expected: at most 200.0 MB; next: .*Limits\.size"):
+            parser.parse(path)
+
+    def test_what_unpacks_to_too_much_in_many_parts_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.docx"
+        path.write_bytes(word("x"))
+        with pytest.raises(TooLarge, match=r"unpacks to 0\.\d MB; expected: at most 0\.1 MB"):
+            parse(path, Limits(unpacked=100_000))
+
+    @pytest.mark.parametrize(
+        ("name", "content"), [("a.txt", b"x" * 11), ("a.csv", b"x\n" * 9), ("a.pdf", pdf("Trout tonight"))]
+    )
+    def test_too_much_text_is_refused(self, tmp_path: Path, name: str, content: bytes) -> None:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(TooLarge, match="too much text; expected: at most 10 characters"):
+            parse(tmp_path / name, Limits(characters=10))
+
+    def test_a_pipe_a_socket_a_device_a_link_and_a_folder_are_never_opened(
+        self, tmp_path: Path, parser: Parser
+    ) -> None:
+        os.mkfifo(tmp_path / "pipe.txt")
+        (tmp_path / "link.txt").symlink_to("/dev/zero")
+        (tmp_path / "folder.txt").mkdir()
+        with socket.socket(socket.AF_UNIX) as line:
+            line.bind(str(tmp_path / "socket.txt"))
+        for name in ("pipe", "socket", "link", "folder"):
+            with pytest.raises(Unreadable, match=f"is a .*{name}; expected: a regular file"):
+                parser.parse(tmp_path / f"{name}.txt")
+
+    def test_another_suffix_is_refused_with_those_that_are_read(self, tmp_path: Path, parser: Parser) -> None:
+        with pytest.raises(Unreadable, match=r"suffix '.png'.*expected: one of .txt, .md"):
+            parser.parse(tmp_path / "a.png")
+
+
+class TestParser:
+    """What happens in the child process."""
+
+    def test_it_gives_what_the_same_process_would(self, tmp_path: Path, parser: Parser) -> None:
+        files = {
+            "a.pdf": pdf("Trout", "Wine", title="T"),
+            "a.docx": word("Trout", "Wine"),
+            "a.pptx": slides("Trout", "Wine"),
+            "a.xlsx": sheet(["Trout", 1]),
+            "a.html": b"<p>Trout<p hidden>Wine \xf0\x9f\x8d\xb7",
+            "a.eml": b"Subject: Trout\n\nWine",
+            "a.txt": b"Trout",
+        }
+        for name, content in files.items():
+            (tmp_path / name).write_bytes(content)
+            assert parser.parse(tmp_path / name) == parse(tmp_path / name)
+
+    def test_one_process_reads_many_files_and_small_texts_need_none(self, tmp_path: Path, children: Children) -> None:
+        (tmp_path / "a.txt").write_text("Trout")
+        (tmp_path / "a.html").write_text("Trout")
+        (tmp_path / "bad.pdf").write_bytes(b"%PDF-%%EOF")
+        with Parser() as parser:
+            parser.parse(tmp_path / "a.txt")
+            assert children() == []
+            parser.parse(tmp_path / "a.html")
+            (child,) = children()
+            with pytest.raises(Unreadable):
+                parser.parse(tmp_path / "bad.pdf")
+            parser.parse(tmp_path / "a.html")
+            assert children() == [child]
+        assert children() == []
+
+    def test_a_large_text_is_parsed_elsewhere(self, tmp_path: Path, children: Children) -> None:
+        (tmp_path / "a.txt").write_text("Trout " * 100)
+        with Parser(Limits(inline=500)) as parser:
+            assert parser.parse(tmp_path / "a.txt").text.startswith("Trout")
+            assert len(children()) == 1
+
+    @pytest.mark.parametrize(
+        ("limits", "what"),
+        [
+            (Limits(cpu=1, seconds=60), "too much computing; expected: at most 1 s"),
+            (Limits(seconds=0.3), "takes too long; expected: at most 0.3 s"),
+        ],
+    )
+    def test_a_file_that_takes_too_long_is_given_up_and_the_next_one_is_read(
+        self, tmp_path: Path, limits: Limits, what: str
+    ) -> None:
+        (tmp_path / "a.xlsx").write_bytes(endless())
+        (tmp_path / "b.xlsx").write_bytes(sheet(["Trout"]))
+        with Parser(limits) as parser:
+            with pytest.raises(TooLarge, match=what):
+                parser.parse(tmp_path / "a.xlsx")
+            assert "Trout" in parser.parse(tmp_path / "b.xlsx").text
+
+    def test_a_file_that_takes_too_much_memory_is_given_up_and_the_next_one_is_read(self, tmp_path: Path) -> None:
+        (tmp_path / "a.json").write_text("[" + "[[[]]]," * 4_000_000 + "0]")
+        (tmp_path / "b.html").write_text("Trout")
+        with Parser(Limits(memory=500_000_000)) as parser:
+            with pytest.raises(TooLarge, match="too much memory; expected: at most 500,000,000 bytes"):
+                parser.parse(tmp_path / "a.json")
+            assert parser.parse(tmp_path / "b.html").text == "Trout"
+
+    def test_a_crash_is_told_and_the_next_file_is_read(self, tmp_path: Path, children: Children) -> None:
+        (tmp_path / "a.xlsx").write_bytes(endless())
+        (tmp_path / "b.html").write_text("Trout")
+        with Parser() as parser:
+            parser.parse(tmp_path / "b.html")
+            (child,) = children()
+            killer = threading.Timer(0.5, child.kill)
+            killer.start()
+            with pytest.raises(ParserDied, match=r"'a.xlsx' crashed its parser \(signal 9\)"):
+                parser.parse(tmp_path / "a.xlsx")
+            killer.join()
+            assert parser.parse(tmp_path / "b.html").text == "Trout"
+
+    def test_it_knows_no_secrets_of_ours(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, children: Children
+    ) -> None:
+        monkeypatch.setenv("API_KEY", "secret")
+        (tmp_path / "a.html").write_text("Trout")
+        with Parser() as parser:
+            parser.parse(tmp_path / "a.html")
+            (child,) = children()
+            assert "API_KEY" not in child.environ()
+
+    def test_threads_share_the_processes(self, tmp_path: Path, children: Children) -> None:
+        for number in range(12):
+            (tmp_path / f"{number:02}.html").write_text(f"<p>{number}")
+        with Parser(processes=3) as parser:
+            texts = [found.page_content for found in read_files(tmp_path, parser=parser) if isinstance(found, Document)]
+            assert texts == [str(number) for number in range(12)]
+            assert 1 <= len(children()) <= 3
+
+
+def names(found: list[Document | Refused]) -> list[str]:
+    return [item.document if isinstance(item, Refused) else str(item.id) for item in found]
+
+
+class TestReadFiles:
+    def test_documents_come_in_the_order_of_their_paths_with_what_is_known_of_them(
+        self, tmp_path: Path, children: Children
+    ) -> None:
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a.md").write_text("# Menu\nTrout")
+        (tmp_path / "a" / "b.pdf").write_bytes(pdf("One", "Two", title="Pages"))
+        (tmp_path / "c.html").write_text("<p hidden>Trout")
+        (tmp_path / "photo.PNG").write_bytes(b"x")
+        (tmp_path / "README").write_bytes(b"x")
+        files = read_files(tmp_path)
+        found = [document for document in files if isinstance(document, Document)]
+        assert [(document.id, document.metadata) for document in found] == [
+            ("a/b.pdf", {"source": "a/b.pdf", "title": "Pages", "pages": "[0, 5]"}),
+            ("a.md", {"source": "a.md", "title": "Menu"}),
+            ("c.html", {"source": "c.html", "hidden": True}),
+        ]
+        assert files.skipped == 2
+        assert children() == []
+
+    def test_files_and_several_folders_may_be_named(self, tmp_path: Path) -> None:
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "x.txt").write_text("x")
+        (tmp_path / "y.txt").write_text("y")
+        (tmp_path / "z.png").write_text("z")
+        files = read_files([tmp_path / "y.txt", str(tmp_path / "a"), tmp_path / "z.png", tmp_path / "none"])
+        assert names(list(files)) == ["y.txt", "x.txt", str(tmp_path / "none")]
+        assert files.skipped == 1
+
+    def test_what_is_read_is_what_is_asked_for(self, tmp_path: Path) -> None:
+        for name in "abc":
+            (tmp_path / f"{name}.txt").write_text(name)
+        files = read_files(tmp_path)
+        assert names([next(files)]) == ["a.txt"]
+        (tmp_path / "b.txt").unlink()
+        gone = next(files)
+        assert isinstance(gone, Refused)
+        assert "'b.txt' cannot be read: No such file" in str(gone.error)
+        files.close()
+        assert list(files) == []
+
+    def test_links_out_of_the_folder_are_refused_and_none_is_gone_through_twice(self, tmp_path: Path) -> None:
+        root = tmp_path / "root"
+        (root / "inner").mkdir(parents=True)
+        (tmp_path / "secret.md").write_text("secret")
+        (tmp_path / "root-too").mkdir()
+        (tmp_path / "root-too" / "secret.md").write_text("secret")
+        (root / "inner" / "x.md").write_text("x")
+        (root / "a-file.md").symlink_to(tmp_path / "secret.md")
+        (root / "b-folder").symlink_to(tmp_path / "root-too")
+        (root / "c-loop").symlink_to(root)
+        (root / "d-self.md").symlink_to(root / "d-self.md")
+        (root / "e-nowhere.md").symlink_to(root / "none.md")
+        (root / "f-photo").symlink_to(tmp_path / "root-too" / "photo.png")
+        (root / "g-inner.md").symlink_to(root / "inner" / "x.md")
+        found = list(read_files(root))
+        assert names(found) == [
+            "a-file.md", "b-folder", "d-self.md", "e-nowhere.md", "g-inner.md", "inner/x.md",
+        ]  # fmt: skip
+        assert [type(item).__name__ for item in found] == ["Refused"] * 4 + ["Document"] * 2
+        assert "leads out of the folder" in str(found[0].error) + str(found[1].error)  # type: ignore[union-attr]
+
+    def test_odd_names_survive(self, tmp_path: Path) -> None:
+        folder = os.fsencode(tmp_path)
+        for name in (b"two\nlines.md", b"caf\xe9.md", b" .md", b".md", b"a'b.md"):
+            (Path(os.fsdecode(folder)) / os.fsdecode(name)).write_text("x")
+        found = names(list(read_files(tmp_path)))
+        assert sorted(found) == [" .md", "a'b.md", "caf\\xe9.md", "two\nlines.md"]
+        assert "".join(found).encode()
+
+    def test_what_may_not_be_read_is_refused(self, parser: Parser) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)
+            for name in ("a.txt", "b.html"):
+                (Path(folder) / name).write_text("secret")
+                (Path(folder) / name).chmod(0)
+            (Path(folder) / "c").mkdir(mode=0)
+            root = os.geteuid() == 0
+            if root:
+                os.seteuid(65534)
+            try:
+                found = list(read_files(folder, parser=parser))
+            finally:
+                if root:
+                    os.seteuid(0)
+        assert names(found) == ["a.txt", "b.html", "c/"]
+        assert all(isinstance(item, Refused) and "Permission denied" in str(item.error) for item in found)
+
+    def test_many_empty_files_are_read_fast_and_without_a_process(self, tmp_path: Path) -> None:
+        for number in range(5000):
+            (tmp_path / f"{number:05}{('.txt', '.html')[number % 2]}").touch()
+        start = time.process_time()
+        found = list(read_files(tmp_path))
+        assert time.process_time() - start < 5
+        assert names(found) == sorted(names(found))
+        assert all(isinstance(item, Document) and item.page_content == "" for item in found)
+
+    async def test_they_are_ingested_and_the_bad_ones_reported(self, tmp_path: Path, parser: Parser) -> None:
+        (tmp_path / "a.pdf").write_bytes(pdf("Trout tonight"))
+        (tmp_path / "b.pdf").write_bytes(b"junk")
+        store = MemoryStore()
+        report = await Ingestor(store).ingest(read_files(tmp_path, parser=parser), ACL.of("public"))
+        assert [done.document for done in report.ingested] == ["a.pdf"]
+        assert {refused.document: type(refused.error) for refused in report.refused} == {"b.pdf": Unreadable}
+        assert issubclass(Unreadable, InvalidInput)
+
+
+HTML = st.lists(
+    st.sampled_from(
+        [
+            "<p>",
+            "</p>",
+            "<p hidden>",
+            "<pre>",
+            "</pre>",
+            "<table>",
+            "<tr>",
+            "<td>",
+            "</table>",
+            "<li>",
+            "<h2>",
+            "</h2>",
+            "<br>",
+            "a",
+            "b|",
+            " ",
+            "\n",
+            "\U000e0041",
+        ]
+    )
+).map("".join)
+LINES = st.text("ab #|-", max_size=8)
+ANY_FILE = st.one_of(
+    st.tuples(st.just("a.pdf"), st.lists(LINES, min_size=1, max_size=4).map(lambda texts: pdf(*texts))),
+    st.tuples(st.just("a.pptx"), st.lists(LINES, max_size=3).map(lambda texts: slides(*texts))),
+    st.tuples(st.just("a.xlsx"), st.lists(st.lists(LINES, max_size=3), max_size=3).map(lambda rows: sheet(*rows))),
+    st.tuples(st.just("a.docx"), st.lists(LINES, max_size=3).map(lambda texts: word(*texts))),
+    st.tuples(st.just("a.html"), HTML.map(str.encode)),
+    st.tuples(st.sampled_from(["a.md", "a.txt", "a.csv"]), st.text(max_size=30).map(str.encode)),
+    st.tuples(
+        st.sampled_from(["a.json", "a.jsonl"]),
+        st.recursive(st.none() | LINES, st.lists).map(json.dumps).map(str.encode),
+    ),
+    st.tuples(st.just("a.eml"), LINES.map(lambda text: f"Subject: {text}\n\n{text}".encode())),
+)
+
+
+class TestOffsets:
+    @given(ANY_FILE)
+    @settings(max_examples=100, deadline=None)
+    def test_pages_and_hidden_ranges_of_any_file_ascend_within_its_text(self, file: tuple[str, bytes]) -> None:
+        name, content = file
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_bytes(content)
+            try:
+                parsed = parse(path)
+            except Unreadable:
+                assert path.suffix in (".md", ".txt", ".csv")
+                return
+        end = len(parsed.text)
+        assert list(parsed.pages) == sorted(parsed.pages)
+        assert all(0 <= page <= end for page in parsed.pages)
+        assert all(0 <= start < stop <= end for start, stop in parsed.hidden)
+        assert list(parsed.hidden) == sorted(parsed.hidden)
+        assert parsed.text.encode().decode() == parsed.text
+
+    @given(st.binary(max_size=300), st.sampled_from(SUFFIXES), st.integers(0, 2000))
+    @settings(max_examples=200, deadline=None)
+    def test_no_bytes_bring_out_anything_but_our_errors(self, junk: bytes, suffix: str, at: int) -> None:
+        whole = WHOLE.get(suffix, b"")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"a{suffix}"
+            path.write_bytes(whole[:at] + junk + whole[at + len(junk) :])
+            with contextlib.suppress(Unreadable, TooLarge):
+                parse(path)
+
+    @pytest.mark.parametrize("pages", [(1,), (0, 2), (-1,), (1, 0)])
+    def test_places_outside_of_the_text_cannot_be_told(self, pages: tuple[int, ...]) -> None:
+        with pytest.raises(ValueError, match="ascending"):
+            Parsed("", pages=pages)
