@@ -30,9 +30,10 @@ def read_files(paths: str | Path | Iterable[str | Path], *, parser: Parser | Non
     its text is not seen by somebody who looks at it, and `pages` lists, in JSON, at which character each page
     begins, unless that takes more than 4,000 characters.
 
-    A file that cannot be read comes as `Refused`, and so does a link to a file or a folder outside of the folder.
-    No link to a folder is followed: what is below the folder is read where it is. Files of other formats are
-    skipped, and counted in `skipped`. `parser` None: one with the usual limits, closed at the end.
+    A file that cannot be read comes as `Refused`, and so does a link that leads out of the folder. No link below
+    the folder is followed: what else it leads to is read where it is, so that its place says who may read it.
+    Files of other formats are skipped, and counted in `skipped`.
+    `parser` None: one with the usual limits, closed at the end.
     """
     return Files([paths] if isinstance(paths, str | Path) else paths, parser)
 

@@ -86,16 +86,20 @@ class Walk:
                 else:
                     self.skipped += 1
 
-    def _linked(self, link: Path, name: str, root: Path) -> Iterator[Found | Refused]:
-        """The file that a link leads to. A folder within the root is read where it is, not through links."""
+    def _linked(self, link: Path, name: str, root: Path) -> Iterator[Refused]:
+        """Why a link leads to nothing.
+
+        What it leads to below the root is read where it is, so that its place says who may read it: whoever may
+        put a link beside public files does not publish others with it.
+        """
         there = Path(os.path.realpath(link))
         is_folder = _is_folder(there)
         if not is_folder and not _is_read(link.name):
             self.skipped += 1
         elif not there.is_relative_to(root):
             yield Refused(name, Unreadable("is a link that leads out of the folder", expected="a file in the folder"))
-        elif not is_folder:
-            yield Found(name, there)
+        elif not is_folder and not (_is_read(there.name) and os.path.lexists(there) and not there.is_symlink()):
+            yield Refused(name, Unreadable("is a link to nothing that is read", expected="a file in the folder"))
 
 
 def _is_read(name: str) -> bool:

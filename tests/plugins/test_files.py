@@ -745,7 +745,9 @@ class TestReadFiles:
         files.close()
         assert list(files) == []
 
-    def test_links_out_of_the_folder_are_refused_and_none_is_gone_through_twice(self, tmp_path: Path) -> None:
+    def test_links_out_of_the_folder_are_refused_and_what_others_lead_to_is_read_where_it_is(
+        self, tmp_path: Path
+    ) -> None:
         root = tmp_path / "root"
         (root / "inner").mkdir(parents=True)
         (tmp_path / "secret.md").write_text("secret")
@@ -760,11 +762,10 @@ class TestReadFiles:
         (root / "f-photo").symlink_to(tmp_path / "root-too" / "photo.png")
         (root / "g-inner.md").symlink_to(root / "inner" / "x.md")
         found = list(read_files(root))
-        assert names(found) == [
-            "a-file.md", "b-folder", "d-self.md", "e-nowhere.md", "g-inner.md", "inner/x.md",
-        ]  # fmt: skip
-        assert [type(item).__name__ for item in found] == ["Refused"] * 4 + ["Document"] * 2
-        assert "leads out of the folder" in str(found[0].error) + str(found[1].error)  # type: ignore[union-attr]
+        assert names(found) == ["a-file.md", "b-folder", "d-self.md", "e-nowhere.md", "inner/x.md"]
+        assert [type(item).__name__ for item in found] == ["Refused"] * 4 + ["Document"]
+        said = [str(item.error) for item in found if isinstance(item, Refused)]
+        assert ["leads out of the folder" in error for error in said] == [True, True, False, False]
 
     def test_odd_names_survive(self, tmp_path: Path) -> None:
         folder = os.fsencode(tmp_path)
