@@ -7,6 +7,7 @@ Entity bombs need a document type, which no Office file has.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from typing import IO, BinaryIO, Final
 from xml.parsers import expat
 
@@ -28,7 +29,7 @@ def check_archive(file: BinaryIO, limits: Limits) -> None:
                 if part.filename.lower().endswith((".xml", ".rels", ".vml")):
                     with archive.open(part) as xml:
                         _check_prolog(xml, part.filename)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise Unreadable(f"is damaged: {error}", expected="a whole Office file") from error
     file.seek(0)
 

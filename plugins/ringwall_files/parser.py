@@ -35,6 +35,8 @@ class Parser:
     """
 
     def __init__(self, limits: Limits | None = None, *, processes: int = 1) -> None:
+        if processes < 1:
+            raise ConfigurationError(f"a parser with {processes} processes", expected="at least 1")
         self.limits = limits or Limits()
         self.processes = processes
         self._turns = threading.BoundedSemaphore(processes)
@@ -69,7 +71,7 @@ class Parser:
                     return self._elsewhere(file, suffix)
 
     def _elsewhere(self, file: BinaryIO, suffix: str) -> Parsed:
-        worker = self._idle.pop() if self._idle else _Worker()
+        worker = self._worker()
         try:
             result = worker.parse(file, suffix, self.limits)
         except Unreadable:
@@ -80,6 +82,17 @@ class Parser:
             raise
         self._idle.append(worker)
         return result
+
+    def _worker(self) -> _Worker:
+        """One that waits, or a new one; somebody else may have killed those that waited."""
+        while True:
+            try:
+                worker = self._idle.pop()
+            except IndexError:
+                return _Worker()
+            if worker.is_alive:
+                return worker
+            worker.end()
 
 
 class _Worker:
@@ -104,6 +117,10 @@ class _Worker:
             raise ConfigurationError(
                 "the process that parses files does not start", hint="look what `python -m ringwall_files.worker` says"
             ) from error
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
 
     def parse(self, file: BinaryIO, suffix: str, limits: Limits) -> Parsed:
         deadline = time.monotonic() + limits.seconds

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
-from ctypes import byref, c_float, c_int, c_uint
+from collections.abc import Iterable, Iterator, Sequence
+from ctypes import addressof, byref, c_float, c_int, c_uint
 from itertools import groupby
 from typing import Any, BinaryIO, Final
 
@@ -22,11 +22,15 @@ _PALEST: Final = 250
 _UNPAINTED: Final = (3, 7)
 """Render modes that paint nothing: `invisible`, as under scans, and `clip`."""
 
+_PAINTED: Final = (pdfium.FPDF_PAGEOBJ_PATH, pdfium.FPDF_PAGEOBJ_IMAGE, pdfium.FPDF_PAGEOBJ_SHADING)
+_BOX_SEGMENTS: Final = 5
+_MOST_COVERS: Final = 1000
+
 Box = tuple[float, float, float, float]
 
 
 def read(file: BinaryIO, suffix: str, limits: Limits) -> Parsed:
-    """Return the text of all pages. Hidden is what is not painted, tiny, off the page, or white on white."""
+    """Return the text of all pages. Hidden is what is unpainted, tiny, off the page, white on white or painted over."""
     _check_end(file)
     try:
         document = PdfDocument(file)
@@ -80,7 +84,7 @@ def _characters(page: PdfPage, text_page: PdfTextPage) -> Iterator[tuple[str, bo
         if hidden_texts:
             text_object = pdfium.FPDFText_GetTextObject(text_page, index)
             if text_object:  # spaces and line ends that the parser adds have none
-                hidden = hidden_texts.get(_address(text_object), False)
+                hidden = _address(text_object) in hidden_texts
         yield chr(pdfium.FPDFText_GetUnicode(text_page, index)), hidden
 
 
@@ -90,23 +94,52 @@ def _text(raw: str) -> str:
     return paired.replace("\r\n", "\n").replace("\x02", "-").replace("\ufffe", "-").replace("\0", "")
 
 
-def _hidden_texts(page: PdfPage) -> Mapping[int, bool]:
+def _hidden_texts(page: PdfPage) -> set[int]:
     """The addresses of the page's text objects that nobody sees."""
-    paper: Box = page.get_cropbox()
+    things = list(page.get_objects())
+    return _unseen_texts(things, page.get_cropbox()) | _covered_texts(things)
+
+
+def _unseen_texts(things: Iterable[Any], paper: Box) -> set[int]:
     grounds: list[tuple[Box, bool]] = []
-    found: dict[int, bool] = {}
-    for thing in page.get_objects():
+    found = set()
+    for thing in things:
         if thing.type == pdfium.FPDF_PAGEOBJ_TEXT:
             if _unseen(thing, paper, grounds):
-                found[_address(thing.raw)] = True
-        elif thing.level == 0 and thing.type in (pdfium.FPDF_PAGEOBJ_PATH, pdfium.FPDF_PAGEOBJ_IMAGE):
+                found.add(_address(thing.raw))
+        elif thing.level == 0 and thing.type in _PAINTED:
             grounds += _ground(thing)
     return found
 
 
-def _address(raw: Any) -> int:
-    from ctypes import addressof
+def _covered_texts(things: Sequence[Any]) -> set[int]:
+    """Texts over which a whole rectangle was painted later, as by those who black out names."""
+    covers: list[Box] = []
+    found = set()
+    for thing in reversed(things):
+        if thing.level:  # within a form, whose coordinates are its own
+            continue
+        if thing.type == pdfium.FPDF_PAGEOBJ_PATH and len(covers) < _MOST_COVERS and _is_cover(thing):
+            covers.append(_box(thing))
+        elif thing.type == pdfium.FPDF_PAGEOBJ_TEXT and covers and _within(_box(thing), covers):
+            found.add(_address(thing.raw))
+    return found
 
+
+def _is_cover(path: Any) -> bool:
+    is_box = pdfium.FPDFPath_CountSegments(path) <= _BOX_SEGMENTS
+    return is_box and _is_filled(path) and not pdfium.FPDFPageObj_HasTransparency(path)
+
+
+def _within(box: Box, covers: Iterable[Box]) -> bool:
+    edge = (box[3] - box[1]) / 4
+    return any(
+        box[0] >= left - edge and box[2] <= right + edge and box[1] >= bottom - edge and box[3] <= top + edge
+        for left, bottom, right, top in covers
+    )
+
+
+def _address(raw: Any) -> int:
     return addressof(raw.contents)
 
 
@@ -139,14 +172,17 @@ def _fill(thing: Any) -> tuple[bool, bool]:
 
 def _ground(thing: Any) -> Iterator[tuple[Box, bool]]:
     """Where a thing covers the page, and whether it leaves it white there."""
-    if thing.type == pdfium.FPDF_PAGEOBJ_IMAGE:
+    if thing.type != pdfium.FPDF_PAGEOBJ_PATH:
         yield _box(thing), False
-        return
-    mode, stroke = c_int(), c_int()
-    if pdfium.FPDFPath_GetDrawMode(thing, byref(mode), byref(stroke)) and mode.value != pdfium.FPDF_FILLMODE_NONE:
+    elif _is_filled(thing):
         pale, opaque = _fill(thing)
         if opaque:
             yield _box(thing), pale
+
+
+def _is_filled(path: Any) -> bool:
+    mode, stroke = c_int(), c_int()
+    return bool(pdfium.FPDFPath_GetDrawMode(path, byref(mode), byref(stroke))) and mode.value != 0
 
 
 def _ground_at(box: Box, grounds: list[tuple[Box, bool]]) -> bool:

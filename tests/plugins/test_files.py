@@ -33,7 +33,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from ringwall import ACL
 from ringwall.data import Ingestor, MemoryStore, Refused
-from ringwall.errors import InvalidInput
+from ringwall.errors import ConfigurationError, InvalidInput
 from ringwall_files import Limits, Parsed, Parser, ParserDied, TooLarge, Unreadable, parse, read_files
 
 SUFFIXES = [
@@ -243,6 +243,10 @@ class TestHtml:
             "<p style='color:#FFF'>{}</p>",
             "<p style='color: rgb(255, 255, 255)'>{}</p>",
             "<p style='color:transparent'>{}</p>",
+            "<p style='color:rgba(0, 0, 0, 0)'>{}</p>",
+            "<p style='color:#0008;background:rgb(0% 0% 0%)'>{}</p>",
+            "<p style='color:#fefefe'>{}</p>",
+            "<p style='max-height:0;overflow:hidden'>{}</p>",
             "<font color=white>{}</font>",
             "<div style='background:#000;color:white'><p style='background:#fff'>{}</p></div>",
         ],
@@ -259,7 +263,12 @@ class TestHtml:
             "<div style='font-size:0'><p style='font-size:12px'>{}</p></div>",
             "<div style='background-color:navy'><p style='color:white'>{}</p></div>",
             "<table bgcolor='#000000'><tr><td style='color:white'>{}</td></tr></table>",
-            "<p style='color:#fffff0;opacity:.5'>{}</p>",
+            "<p style='color:#ffff00;opacity:.5'>{}</p>",
+            "<p style='background:black'>{}</p>",
+            "<div style='background:url(night.png)'><p style='color:white'>{}</p></div>",
+            "<p style='color:rgb(255 255 255 / 50%);background:var(--dark)'>{}</p>",
+            "<p style='color:rgb(.,1e9,...);background:rgb(1,2)'>{}</p>",
+            "<p style='color:;font-size:large;background:none'>{}</p>",
         ],
     )
     def test_what_is_seen_is_not_marked(self, read: Read, element: str) -> None:
@@ -363,6 +372,16 @@ class TestPdf:
                 canvas.drawString(72, top + 20, text)
 
         assert hidden(read("a.pdf", pdf(draw))) == "on white"
+
+    def test_what_was_painted_over_is_hidden_and_what_was_only_highlighted_is_not(self, read: Read) -> None:
+        def draw(canvas: Canvas) -> None:
+            for top, alpha, text in ((600, 1, "blacked out"), (500, 0.3, "highlighted")):
+                canvas.setFillColorRGB(0, 0, 0)
+                canvas.drawString(72, top, text)
+                canvas.setFillColorRGB(0, 0, 0, alpha)
+                canvas.rect(70, top - 3, 200, 14, fill=1, stroke=0)
+
+        assert hidden(read("a.pdf", pdf(draw))) == "blacked out"
 
     def test_letters_beyond_the_first_plane_are_one_character_each(self, read: Read) -> None:
         parsed = read("a.pdf", pdf("Trout"))
@@ -690,6 +709,19 @@ class TestParser:
             parser.parse(tmp_path / "a.html")
             (child,) = children()
             assert "API_KEY" not in child.environ()
+
+    def test_a_process_that_died_while_it_waited_harms_no_file(self, tmp_path: Path, children: Children) -> None:
+        (tmp_path / "a.html").write_text("Trout")
+        with Parser() as parser:
+            parser.parse(tmp_path / "a.html")
+            (child,) = children()
+            child.kill()
+            child.wait()
+            assert parser.parse(tmp_path / "a.html").text == "Trout"
+
+    def test_without_processes_it_cannot_be_built(self) -> None:
+        with pytest.raises(ConfigurationError, match="0 processes; expected: at least 1"):
+            Parser(processes=0)
 
     def test_threads_share_the_processes(self, tmp_path: Path, children: Children) -> None:
         for number in range(12):
