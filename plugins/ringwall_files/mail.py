@@ -38,7 +38,7 @@ def read(file: BinaryIO, suffix: str, limits: Limits) -> Parsed:
 def _body(writer: Writer, body: EmailMessage, limits: Limits) -> None:
     text = _content(body)
     if body.get_content_subtype() != "html":
-        writer.paragraph([(text, False)])
+        writer.paragraph([(text.replace("\r\n", "\n").strip("\n"), False)])
         return
     from ringwall_files.html import page  # selectolax is for those mails alone
 

@@ -89,9 +89,9 @@ def _characters(page: PdfPage, text_page: PdfTextPage) -> Iterator[tuple[str, bo
 
 
 def _text(raw: str) -> str:
-    r"""Surrogates paired; a hyphen that ends a line, which pdfium gives as \x02 or \ufffe, made one."""
+    r"""Surrogates paired; the halves of a word joined, between which pdfium puts \x02 or \ufffe for its hyphen."""
     paired = raw.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return paired.replace("\r\n", "\n").replace("\x02", "-").replace("\ufffe", "-").replace("\0", "")
+    return paired.replace("\r\n", "\n").replace("\x02", "").replace("\ufffe", "").replace("\0", "")
 
 
 def _hidden_texts(page: PdfPage) -> set[int]:

@@ -383,9 +383,12 @@ class TestPdf:
 
         assert hidden(read("a.pdf", pdf(draw))) == "blacked out"
 
-    def test_letters_beyond_the_first_plane_are_one_character_each(self, read: Read) -> None:
-        parsed = read("a.pdf", pdf("Trout"))
-        assert len(parsed.text) == 5
+    def test_a_word_that_was_cut_at_the_end_of_a_line_is_whole_again(self, read: Read) -> None:
+        def draw(canvas: Canvas) -> None:
+            canvas.drawString(72, 700, "Trout and man-")
+            canvas.drawString(72, 685, "agement")
+
+        assert read("a.pdf", pdf(draw)).text == "Trout and management"
 
 
 class TestWord:
@@ -527,6 +530,14 @@ def bomb(part: str, original: bytes) -> bytes:
     return with_part(original, part, lambda xml: xml.replace(b"?>", b"?>" + kind, 1) if b"?>" in xml else kind + xml)
 
 
+def lying(part: str, original: bytes, says: int) -> bytes:
+    """An Office file one of whose parts unpacks to much more than the archive's directory says."""
+    archive = bytearray(with_part(original, part, lambda _: b"<" * 50_000_000))
+    entry = archive.rindex(b"PK\x01\x02", 0, archive.rindex(part.encode()))
+    archive[entry + 24 : entry + 28] = says.to_bytes(4, "little")
+    return bytes(archive)
+
+
 def endless(rows: int = 2_000_000_000) -> bytes:
     """A sheet that says of its one row that it is the last of very many: a parser fills in the others."""
     return with_part(sheet(["x"]), "xl/worksheets/sheet1.xml", lambda xml: xml.replace(b'r="1"', b'r="%d"' % rows))
@@ -552,6 +563,7 @@ BAD = {
     ),
     "bomb.pptx": (with_part(slides(), "ppt/a.xml", lambda _: b"<" * 9_000_000), TooLarge, "packed .* times"),
     "bomb.xlsx": (with_part(sheet(), "xl/a.xml", lambda _: bytes(9_000_000)), TooLarge, "packed .* times"),
+    "lying.docx": (lying("word/a.xml", word("x"), 1000), Unreadable, "is damaged"),
     "entities.docx": (bomb("word/document.xml", word("x")), Unreadable, "document type, as entity bombs"),
     "entities.pptx": (bomb("ppt/slides/slide1.xml", slides("x")), Unreadable, "document type"),
     "entities.xlsx": (bomb("xl/worksheets/sheet1.xml", sheet(["x"])), Unreadable, "document type"),
