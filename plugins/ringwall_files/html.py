@@ -14,12 +14,12 @@ from ringwall_files.look import Look, look_within
 from ringwall_files.parsed import Limits, Parsed
 from ringwall_files.writing import Writer
 
-_DROPPED: Final = frozenset(("script", "style", "template", "title", "-comment", "iframe", "object", "svg", "math"))
+_DROPPED: Final = frozenset(("script", "style", "template", "title", "-comment"))
 _HEADINGS: Final = {f"h{level}": "#" * level + " " for level in range(1, 7)}
 _BLOCKS: Final = re.compile(
     "address|article|aside|blockquote|body|caption|center|dd|details|dialog|div|dl|dt|fieldset|figcaption|figure|"
     "footer|form|header|hr|html|legend|li|main|menu|nav|ol|option|p|pre|search|section|select|summary|table|tbody|"
-    "td|tfoot|th|thead|tr|ul|h[1-6]"
+    "td|text|tfoot|th|thead|tr|ul|h[1-6]"
 )
 _DENSE: Final = frozenset(("li", "tr", "option", "dd", "dt", "ul", "ol", "tbody", "thead", "tfoot"))
 """Blocks that stand on a line of their own, without a blank one around."""

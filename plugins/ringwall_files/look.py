@@ -13,6 +13,9 @@ Color = tuple[int, ...]
 
 WHITE: Final = (255, 255, 255)
 
+_UNSHOWN: Final = frozenset(("audio", "canvas", "datalist", "iframe", "noscript", "object", "video"))
+"""What stands in these is for browsers that cannot show them."""
+
 _NAMES: Final = {"white": WHITE, "black": (0, 0, 0), "transparent": (0, 0, 0, 0)}
 _COMMENT: Final = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
 _NUMBER: Final = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)")
@@ -53,13 +56,13 @@ class Look:
 
 def look_within(around: Look, tag: str, attributes: Attributes) -> Look:
     """How an element looks that stands in one that looks like `around`."""
-    if not attributes and tag != "noscript":
+    if not attributes and tag not in _UNSHOWN:
         return around
     style = _declarations(attributes.get("style") or "")
     color = style.get("color") or (attributes.get("color") if tag == "font" else None)
     return replace(
         around,
-        gone=around.gone or tag == "noscript" or "hidden" in attributes or _gone(style),
+        gone=around.gone or tag in _UNSHOWN or "hidden" in attributes or _gone(style),
         invisible=style["visibility"] in ("hidden", "collapse") if "visibility" in style else around.invisible,
         tiny=_tiny(style["font-size"]) if "font-size" in style else around.tiny,
         color=_color(color.lower()) if color else around.color,
