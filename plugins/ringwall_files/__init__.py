@@ -4,6 +4,17 @@ from ringwall_files.faults import ParserDied, TooLarge, Unreadable
 from ringwall_files.formats import parse
 from ringwall_files.parsed import Limits, Parsed
 from ringwall_files.parser import Parser
-from ringwall_files.reading import Files, read_files
+from ringwall_files.reading import Files, find_files, read_files
 
-__all__ = ["Files", "Limits", "Parsed", "Parser", "ParserDied", "TooLarge", "Unreadable", "parse", "read_files"]
+__all__ = [
+    "Files",
+    "Limits",
+    "Parsed",
+    "Parser",
+    "ParserDied",
+    "TooLarge",
+    "Unreadable",
+    "find_files",
+    "parse",
+    "read_files",
+]

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, cast
 
-from ringwall.data import Refused, Scalar
+from ringwall.data import Pending, Refused, Scalar
 from ringwall.errors import InvalidInput
+from ringwall_files.formats import named
+from ringwall_files.opening import opened
 from ringwall_files.parsed import Parsed
 from ringwall_files.parser import Parser
 from ringwall_files.walking import Found, Walk
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
+
+_PARSED_AS: Final = 1
+"""Goes up when a file gives another text than it did: all files are then read again."""
 
 _LONGEST_PAGES: Final = 4000
 """Characters of `pages` in the metadata, which a store keeps with every passage of the document."""
@@ -83,15 +92,46 @@ class Files(Iterator["Document | Refused"]):
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _read(self, item: Found | Refused) -> Document | Refused:
-        from langchain_core.documents import Document
-
         if isinstance(item, Refused):
             return item
         try:
-            parsed = self._parser.parse(item.path)
+            return _document(item.name, item.path, self._parser)
         except InvalidInput as error:
             return Refused(item.name, error)
-        return Document(id=item.name, page_content=parsed.text, metadata=_metadata(item.name, parsed))
+
+
+def find_files(path: str | Path, *, within: str = "", parser: Parser | None = None) -> Iterator[Pending | Refused]:
+    """Find the same files as `read_files`, each to be read only if an ingestion does not know it as it is.
+
+    A file's content is known by the SHA-256 of its bytes. Ids begin with `within`. `parser` None: one with as many
+    processes as there are processors, closed at the end; what was found must be read before.
+    """
+    own = Parser(processes=os.cpu_count() or 1) if parser is None else None
+    try:
+        for item in Walk().below(path):
+            yield _pending(item, within, parser or own or Parser())
+    finally:
+        if own is not None:
+            own.close()
+
+
+def _pending(item: Found | Refused, within: str, parser: Parser) -> Pending | Refused:
+    name = within + (item.document if isinstance(item, Refused) else item.name)
+    if isinstance(item, Refused):
+        return Refused(name, item.error)
+    try:
+        with named(item.path.name), opened(item.path, parser.limits.size) as file:
+            digest = hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
+    except InvalidInput as error:
+        return Refused(name, error)
+    return Pending(name, f"{digest} {_PARSED_AS}", partial(_document, name, item.path, parser))
+
+
+def _document(name: str, path: Path, parser: Parser) -> Document:
+    from langchain_core.documents import Document
+
+    parsed = parser.parse(path)
+    return Document(id=name, page_content=parsed.text, metadata=_metadata(name, parsed))
 
 
 def _metadata(name: str, parsed: Parsed) -> dict[str, Scalar]:

@@ -68,9 +68,10 @@ def _readers_that_open_nothing(connection: sa.Connection) -> Iterator[str]:
 
 def _wrong_counters(connection: sa.Connection) -> Iterator[str]:
     counted = sa.select(_STANDING, sa.func.count(), sa.func.sum(CHUNKS.c.length), sa.func.max(CHUNKS.c.number))
-    there = {shelf: (count, int(length), top % SHELF) for shelf, count, length, top in connection.execute(
-        counted.group_by(_STANDING)
-    )}
+    there = {
+        shelf: (count, int(length), top % SHELF)
+        for shelf, count, length, top in connection.execute(counted.group_by(_STANDING))
+    }
     for shelf in connection.execute(sa.select(SHELVES)):
         count, length, highest = there.get(shelf.number, (0, 0, -1))
         if (shelf[3], shelf.length) != (count, length) or highest >= shelf.top:

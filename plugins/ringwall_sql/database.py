@@ -168,9 +168,7 @@ def _url(url_or_path: str | Path) -> sa.URL:
     return url
 
 
-def _prepare_sqlite(
-    engine: sa.Engine, synchronous: Synchronous, busy_timeout: float, pragmas: Sequence[str]
-) -> None:
+def _prepare_sqlite(engine: sa.Engine, synchronous: Synchronous, busy_timeout: float, pragmas: Sequence[str]) -> None:
     def connected(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # transactions begin where we say so
         connection.execute(f"PRAGMA busy_timeout = {round(busy_timeout * 1000)}")
