@@ -115,7 +115,7 @@ class Filling:
 
 async def check(folder: Path) -> Checked:
     """Check the library in a folder, its manifest too."""
-    library = Library.fill(folder)
+    library = Library(folder, exclusively=True)
     try:
         return await verify(library.store, library.manifest)
     finally:

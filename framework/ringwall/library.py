@@ -8,7 +8,7 @@ from typing import Final, Self
 from ringwall import plugins
 from ringwall.data.base import Embeddings, StoreOfRecord
 from ringwall.data.manifest import Manifest
-from ringwall.errors import ConfigurationError
+from ringwall.errors import ConfigurationError, RingwallError
 
 EMBEDDINGS: Final = "wordllama"
 _STORE: Final = "sql"
@@ -18,23 +18,32 @@ _SETTLED: Final = "embeddings"
 class Library:
     """What `ringwall ingest` fills, in one folder; give `store` and `embeddings` to an `App`.
 
-    `embeddings` names the embedder's plugin, `none` for words alone; it is settled when the library is made.
-    `manifest` is None unless `fill` is true: one process fills a library while others search in it.
-    Raises `UnknownPlugin`, `ConfigurationError` for another embedder than the library was made with, `StoreError`.
+    Which embedder it is filled with is settled when it is made.
+    `manifest` is None unless the library is opened `exclusively`: one process fills it while others search in it.
+    Raises `ConfigurationError` where there is no library, `UnknownPlugin`, and `StoreError`.
     """
 
-    def __init__(self, folder: str | Path, *, embeddings: str = "", fill: bool = False) -> None:
+    def __init__(self, folder: str | Path, *, exclusively: bool = False) -> None:
         folder = Path(folder)
-        if not fill and not (folder / _SETTLED).exists():
+        if not (folder / _SETTLED).is_file():
             raise ConfigurationError(f"no library in {str(folder)!r}", hint="make one with `ringwall ingest`")
-        self.embeddings: Embeddings | None = _embedder(_settled(folder, embeddings))
-        self.manifest = Manifest(folder / "manifest.db") if fill else None
-        self.store: StoreOfRecord = plugins.find("data", _STORE)(folder / "documents.db")
+        self.embeddings: Embeddings | None = _embedder((folder / _SETTLED).read_text(encoding="utf-8").strip())
+        self.manifest = Manifest(folder / "manifest.db") if exclusively else None
+        try:
+            self.store: StoreOfRecord = plugins.find("data", _STORE)(folder / "documents.db")
+        except RingwallError:
+            if self.manifest is not None:
+                self.manifest.close()
+            raise
 
     @classmethod
     def fill(cls, folder: str | Path, *, embeddings: str = "") -> Self:
-        """Open a library to fill it; make it if it is not there."""
-        return cls(folder, embeddings=embeddings, fill=True)
+        """Open a library to fill it; make it if it is not there.
+
+        Raises `ConfigurationError` for another embedder than it was made with.
+        """
+        _settle(Path(folder), embeddings)
+        return cls(folder, exclusively=True)
 
     async def close(self) -> None:
         """Close what was opened."""
@@ -43,11 +52,12 @@ class Library:
             self.manifest.close()
 
 
-def _settled(folder: Path, wanted: str) -> str:
-    """The embedder's name: as it was settled, or from now on `wanted`."""
+def _settle(folder: Path, wanted: str) -> None:
+    """Write down the embedder's name, if none stands there yet; it must be `wanted` from now on."""
     file = folder / _SETTLED
     if not file.exists():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds what not everybody may read
+        _embedder(wanted or EMBEDDINGS)
         file.write_text(wanted or EMBEDDINGS, encoding="utf-8")
     name = file.read_text(encoding="utf-8").strip()
     if wanted and wanted != name:
@@ -55,7 +65,6 @@ def _settled(folder: Path, wanted: str) -> str:
             f"the library in {str(folder)!r} is embedded with {name!r}, not {wanted!r}",
             hint="make a new one: vectors of two embedders cannot be compared",
         )
-    return name
 
 
 def _embedder(name: str) -> Embeddings | None:
