@@ -55,11 +55,10 @@ def ingest(
 
     Nobody reads what no rule gives readers: such files are refused. Exits with 1 if a file was refused.
     """
-    console = Console()
-    filling = Filling(library, tenant=tenant, embeddings=embeddings, keep_missing=keep_missing, console=console)
-    for path in paths:
-        filling.add(path, rules_for(path, readers, rules, front_matter=front_matter, beside=beside, mode=permissions))
-    raise typer.Exit(asyncio.run(filling.run()))
+    asked = {"front_matter": front_matter, "beside": beside, "mode": permissions}
+    sources = [(path, rules_for(path, readers, rules, **asked)) for path in paths]
+    filling = Filling(sources, tenant=tenant, keep_missing=keep_missing, console=Console())
+    raise typer.Exit(asyncio.run(filling.run(library, embeddings)))
 
 
 @data.command("verify")

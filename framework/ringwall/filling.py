@@ -46,34 +46,33 @@ def rules_for(
 class Filling:
     """Files on their way into a library."""
 
-    def __init__(self, folder: Path, *, tenant: str, embeddings: str, keep_missing: bool, console: Console) -> None:
-        self._library = Library.fill(folder, embeddings=embeddings)
+    def __init__(
+        self, sources: Sequence[tuple[Path, Readers]], *, tenant: str, keep_missing: bool, console: Console
+    ) -> None:
+        self._sources, self._tenant, self._keep_missing, self._console = sources, tenant, keep_missing, console
         self._find = plugins.find("data", "files")
-        self._tenant, self._keep_missing, self._console = tenant, keep_missing, console
-        self._sources: list[tuple[Path, Readers]] = []
         self._counts: Counter[str] = Counter()
         self._passages = 0
         self._refused: list[Refused] = []
 
-    def add(self, path: Path, readers: Readers) -> None:
-        """Take a folder or file along, with the rules that say who reads what is in it."""
-        self._sources.append((path, readers))
-
-    async def run(self) -> int:
-        """Fill the library and say what became of what; return the exit status."""
+    async def run(self, folder: Path, embeddings: str) -> int:
+        """Fill the library in `folder` and say what became of what; return the exit status."""
+        library = Library.fill(folder, embeddings=embeddings)
         try:
             with self._bar() as bar:
+                ingestor = Ingestor(library.store, library.embeddings, manifest=library.manifest)
                 for path, readers in self._sources:
-                    task = bar.add_task(str(path), total=self._total(path) if self._console.is_terminal else None)
-                    ingestor = Ingestor(self._library.store, self._library.embeddings, manifest=self._library.manifest)
-                    outcomes = ingestor.run(self._files(path), readers, tenant=self._tenant, all_of=self._all_of(path))
-                    async for outcome in outcomes:
-                        self._count(outcome)
-                        bar.advance(task)
+                    await self._fill(ingestor, path, readers, bar)
         finally:
-            await self._library.close()
+            await library.close()
         self._tell()
         return 1 if self._refused else 0
+
+    async def _fill(self, ingestor: Ingestor, path: Path, readers: Readers, bar: Progress) -> None:
+        task = bar.add_task(str(path), total=self._total(path) if self._console.is_terminal else None)
+        async for outcome in ingestor.run(self._files(path), readers, tenant=self._tenant, all_of=self._all_of(path)):
+            self._count(outcome)
+            bar.advance(task)
 
     def _files(self, path: Path) -> Iterator[Pending | Refused]:
         found: Iterator[Pending | Refused] = self._find(path, within=_prefix(path))
