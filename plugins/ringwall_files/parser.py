@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, Final, Self
@@ -31,7 +32,8 @@ class Parser:
     """Parses untrusted files, each within `limits`, in at most `processes` child processes at a time.
 
     A process is started when it is needed, used again, and killed with the file it cannot cope with. Methods may
-    be called from several threads. Use it as a context manager, or call `close`.
+    be called from several threads. Use it as a context manager, or call `close`; one that nobody holds any more
+    is closed.
     """
 
     def __init__(self, limits: Limits | None = None, *, processes: int = 1) -> None:
@@ -41,6 +43,7 @@ class Parser:
         self.processes = processes
         self._turns = threading.BoundedSemaphore(processes)
         self._idle: list[_Worker] = []
+        self._finalize = weakref.finalize(self, _end, self._idle)
 
     def __enter__(self) -> Self:
         return self
@@ -50,8 +53,7 @@ class Parser:
 
     def close(self) -> None:
         """End the processes; a later `parse` starts new ones."""
-        while self._idle:
-            self._idle.pop().end()
+        _end(self._idle)
 
     def parse(self, path: str | Path) -> Parsed:
         """Parse one file.
@@ -93,6 +95,11 @@ class Parser:
             if worker.is_alive:
                 return worker
             worker.end()
+
+
+def _end(workers: list[_Worker]) -> None:
+    while workers:
+        workers.pop().end()
 
 
 class _Worker:

@@ -104,15 +104,10 @@ def find_files(path: str | Path, *, within: str = "", parser: Parser | None = No
     """Find the same files as `read_files`, each to be read only if an ingestion does not know it as it is.
 
     A file's content is known by the SHA-256 of its bytes. Ids begin with `within`. `parser` None: one with as many
-    processes as there are processors, closed at the end; what was found must be read before.
+    processes as there are processors, which end with what was found.
     """
-    own = Parser(processes=os.cpu_count() or 1) if parser is None else None
-    try:
-        for item in Walk().below(path):
-            yield _pending(item, within, parser or own or Parser())
-    finally:
-        if own is not None:
-            own.close()
+    reading = parser or Parser(processes=os.cpu_count() or 1)
+    return (_pending(item, within, reading) for item in Walk().below(path))
 
 
 def _pending(item: Found | Refused, within: str, parser: Parser) -> Pending | Refused:

@@ -83,7 +83,7 @@ async def test_only_what_changed_is_done(house: House) -> None:
     await house.ingest([("a", "trout"), ("b", "pike")])
     report = await house.ingest([("a", "trout"), ("b", "carp"), ("c", "eel")])
     assert report.ingested == (Ingested("b", 1), Ingested("c", 1))
-    assert house.embedder.texts == ["carp", "eel"]
+    assert set(house.embedder.texts) == {"carp", "eel"}
     assert {name: text for name, (text, _) in (await house.holds()).items()} == {"a": "trout", "b": "carp", "c": "eel"}
 
 

@@ -44,8 +44,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BATCH: Final = 256
-"""Passages embedded at a time, and at least so many stored at a time."""
+_BATCH: Final = 512
+"""Passages stored at a time, at least."""
+
+_EMBEDDED: Final = 128
+"""Passages embedded at a time, at most."""
 
 _MOST_DOCUMENTS: Final = 1000
 """Documents stored at a time, at most: there may be many with few words, or none."""
@@ -292,13 +295,16 @@ class _Ingestion:
     # Embedding, in a thread
 
     def _embed(self, jobs: list[_Job]) -> list[_Job]:
-        """Give every passage its vector; equal passages are embedded once."""
+        """Give every passage its vector; equal passages are embedded once.
+
+        Passages of like length go together: most embedders treat a batch as if all were as long as the longest.
+        """
         if self._embeddings is None:
             return jobs
-        texts = list(dict.fromkeys(chunk.text for job in jobs for chunk in job.chunks or ()))
+        texts = sorted({chunk.text for job in jobs for chunk in job.chunks or ()}, key=lambda text: (len(text), text))
         vectors: dict[str, Vector] = {}
-        for first in range(0, len(texts), _BATCH):
-            some = texts[first : first + _BATCH]
+        for first in range(0, len(texts), _EMBEDDED):
+            some = texts[first : first + _EMBEDDED]
             vectors.update(zip(some, map(tuple, self._embeddings.embed_documents(some)), strict=True))
         for job in jobs:
             if job.chunks:
