@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -33,7 +34,7 @@ def measured(path: Path, most: int) -> int:
         raise _not_readable(error) from error
 
 
-def opened(path: Path, most: int) -> BinaryIO:
+def opened(path: Path, most: int) -> BufferedReader:
     """Open a regular file of at most `most` bytes. A link, a pipe or a device is never opened."""
     measured(path, most)
     try:

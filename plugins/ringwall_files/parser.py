@@ -32,8 +32,8 @@ class Parser:
     """Parses untrusted files, each within `limits`, in at most `processes` child processes at a time.
 
     A process is started when it is needed, used again, and killed with the file it cannot cope with. Methods may
-    be called from several threads. Use it as a context manager, or call `close`; one that nobody holds any more
-    is closed.
+    be called from several threads. Use it as a context manager, or call `close`; one that nobody holds any more is
+    closed.
     """
 
     def __init__(self, limits: Limits | None = None, *, processes: int = 1) -> None:
@@ -43,7 +43,7 @@ class Parser:
         self.processes = processes
         self._turns = threading.BoundedSemaphore(processes)
         self._idle: list[_Worker] = []
-        self._finalize = weakref.finalize(self, _end, self._idle)
+        weakref.finalize(self, _end_all, self._idle)
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +53,7 @@ class Parser:
 
     def close(self) -> None:
         """End the processes; a later `parse` starts new ones."""
-        _end(self._idle)
+        _end_all(self._idle)
 
     def parse(self, path: str | Path) -> Parsed:
         """Parse one file.
@@ -97,7 +97,7 @@ class Parser:
             worker.end()
 
 
-def _end(workers: list[_Worker]) -> None:
+def _end_all(workers: list[_Worker]) -> None:
     while workers:
         workers.pop().end()
 

@@ -64,7 +64,7 @@ class Walk:
         try:
             names = sorted(self._names(folder))
         except OSError as error:
-            yield Refused(_printable(prefix or "/"), Unreadable(f"cannot be listed: {error.strerror}"))
+            yield Refused(_printable(prefix or "."), Unreadable(f"cannot be listed: {error.strerror}"))
             return
         for name, kind in names:
             if kind is _Kind.FOLDER:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gc
 import io
 import json
 import os
@@ -31,10 +32,10 @@ from pptx.util import Inches
 from reportlab.lib.pdfencrypt import StandardEncryption
 from reportlab.pdfgen.canvas import Canvas
 
-from ringwall import ACL
-from ringwall.data import Ingestor, MemoryStore, Refused
+from ringwall import ACL, Principal
+from ringwall.data import Ingestor, Manifest, MemoryStore, Pending, Query, Refused, split
 from ringwall.errors import ConfigurationError, InvalidInput
-from ringwall_files import Limits, Parsed, Parser, ParserDied, TooLarge, Unreadable, parse, read_files
+from ringwall_files import Limits, Parsed, Parser, ParserDied, TooLarge, Unreadable, find_files, parse, read_files
 
 SUFFIXES = [
     ".txt",
@@ -771,13 +772,6 @@ class TestReadFiles:
         assert files.skipped == 2
         assert children() == []
 
-    def test_the_pages_of_a_very_long_document_are_not_kept_with_every_passage(self, tmp_path: Path) -> None:
-        (tmp_path / "a.pdf").write_bytes(pdf(*["Trout"] * 800))
-        (document,) = read_files(tmp_path)
-        assert isinstance(document, Document)
-        assert "pages" not in document.metadata
-        assert len(parse(tmp_path / "a.pdf").pages) == 800
-
     def test_files_and_several_folders_may_be_named(self, tmp_path: Path) -> None:
         (tmp_path / "a").mkdir()
         (tmp_path / "a" / "x.txt").write_text("x")
@@ -904,6 +898,61 @@ ANY_FILE = st.one_of(
     ),
     st.tuples(st.just("a.eml"), LINES.map(lambda text: f"Subject: {text}\n\n{text}".encode())),
 )
+
+
+class TestFindFiles:
+    @pytest.fixture
+    def manifest(self, tmp_path: Path) -> Iterator[Manifest]:
+        with contextlib.closing(Manifest(tmp_path / "manifest")) as manifest:
+            yield manifest
+
+    async def test_only_what_changed_is_read_again(self, tmp_path: Path, parser: Parser, manifest: Manifest) -> None:
+        root = tmp_path / "root"
+        root.mkdir()
+        (root / "a.pdf").write_bytes(pdf("Trout tonight", "Wine"))
+        (root / "b.html").write_text("<p>Pike")
+        (root / "bad.pdf").write_bytes(b"junk")
+        (root / "photo.png").write_bytes(b"x")
+        store = MemoryStore()
+        ingestor = Ingestor(store, splitter=lambda text: split(text, 15, 0), manifest=manifest)
+        everybody = ACL.of("public")
+        files = find_files(root, parser=parser)
+        report = await ingestor.ingest(files, everybody, all_of="")
+        assert [done.document for done in report.ingested] == ["a.pdf", "b.html"]
+        assert [(refused.document, type(refused.error)) for refused in report.refused] == [("bad.pdf", Unreadable)]
+        assert files.skipped == 1
+        (match,) = await store.search(Query("wine"), Principal.user("ana").vouched_grants, 1)
+        assert (match.chunk.text, match.chunk.metadata["page"]) == ("Wine", 2)
+
+        (root / "b.html").write_text("<p>Eel")
+        (root / "bad.pdf").unlink()
+        report = await ingestor.ingest(find_files(root, parser=parser), everybody, all_of="")
+        assert [done.document for done in report.unchanged] == ["a.pdf"]
+        assert [done.document for done in report.ingested] == ["b.html"]
+        (root / "a.pdf").unlink()
+        report = await ingestor.ingest(find_files(root, parser=parser), everybody, all_of="")
+        assert [gone.document for gone in report.removed] == ["a.pdf"]
+
+    def test_processes_end_with_the_last_that_may_need_them(self, tmp_path: Path, children: Children) -> None:
+        for name in "ab":
+            (tmp_path / f"{name}.html").write_text(name)
+        files = find_files(tmp_path, within="house/")
+        found = [item for item in files if isinstance(item, Pending)]
+        assert list(files) == []
+        assert [(item.document, item.read().page_content) for item in found] == [
+            ("house/a.html", "a"),
+            ("house/b.html", "b"),
+        ]
+        assert len(children()) == 1
+        del files, found
+        gc.collect()
+        assert children() == []
+
+    def test_what_cannot_be_opened_is_refused_at_once(self, tmp_path: Path, parser: Parser) -> None:
+        os.mkfifo(tmp_path / "pipe.txt")
+        (tmp_path / "link.txt").symlink_to("/dev/zero")
+        found = list(find_files(tmp_path, parser=parser))
+        assert [(item.document, type(item)) for item in found] == [("link.txt", Refused), ("pipe.txt", Refused)]
 
 
 class TestOffsets:
