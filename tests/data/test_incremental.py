@@ -120,6 +120,12 @@ async def test_a_refused_document_is_not_missing(house: House) -> None:
     assert (report.removed, list(await house.holds())) == ((), ["a"])
 
 
+async def test_what_lies_in_a_folder_that_cannot_be_looked_into_is_not_missing(house: House) -> None:
+    await house.ingest([("hr/a", "trout"), ("hr/x/b", "pike"), ("hr/xc", "eel")])
+    report = await house.ingest([Refused("hr/x/", InvalidInput("not permitted"))], all_of="hr/")
+    assert sorted(gone.document for gone in report.removed) == ["hr/a", "hr/xc"]
+
+
 async def test_all_of_a_source_needs_a_manifest_that_lasts() -> None:
     with pytest.raises(InvalidInput, match="manifest"):
         await Ingestor(MemoryStore()).ingest([], OPEN, all_of="")

@@ -120,8 +120,10 @@ class Ingestor:
         grow with the number of documents.
 
         `all_of` says that these are all the documents there are whose ids begin so: what the manifest knows
-        besides is removed. With a `tenant`, readers are that tenant's, and so are documents: `menu.md` is stored
-        as `acme::menu.md`, so that two tenants never replace each other's.
+        besides is removed, but not what lies below a folder that was refused (its id ends in `/`).
+
+        With a `tenant`, readers are that tenant's, and so are documents: `menu.md` is stored as `acme::menu.md`,
+        so that two tenants never replace each other's.
 
         Raises `StoreError` when the store fails, and `InvalidInput` for `all_of` without a manifest that lasts.
         """
@@ -156,6 +158,7 @@ class _Ingestion:
         self._store, self._embeddings, self._split, self._manifest = store, embeddings, splitter, manifest
         self._readers, self._tenant = readers, tenant
         self._recipe = ""
+        self._unlisted: list[str] = []
         self._dimension: int | None = None
 
     async def run(
@@ -176,7 +179,7 @@ class _Ingestion:
 
     async def remove_unseen(self, prefix: str) -> AsyncGenerator[Outcome, None]:
         known = await asyncio.to_thread(lambda: list(self._manifest.unseen(prefix)))
-        gone = [name for name in known if self._tenant or TENANT_MARK not in name]  # other tenants' stay
+        gone = [name for name in known if self._is_gone(name)]
         for first in range(0, len(gone), _MOST_DOCUMENTS):
             names = gone[first : first + _MOST_DOCUMENTS]
             self._manifest.begin(names)
@@ -184,6 +187,10 @@ class _Ingestion:
             self._manifest.forget(names)
             for name in names:
                 yield Removed(name)
+
+    def _is_gone(self, name: str) -> bool:
+        """Whether an unseen document is missing: not another tenant's, nor below a folder nobody could look into."""
+        return (bool(self._tenant) or TENANT_MARK not in name) and not name.startswith(tuple(self._unlisted))
 
     async def agree(self) -> None:
         """Remember at which revision of the store the manifest was right about it."""
@@ -237,6 +244,8 @@ class _Ingestion:
         try:
             name = self._see(came_as)
             if isinstance(document, Refused):
+                if came_as.endswith("/"):
+                    self._unlisted.append(f"{name.rstrip('/')}/")
                 return _Job(came_as, document)
             known = self._manifest.find(name)
             content = content_of(document)
