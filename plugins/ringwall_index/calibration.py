@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -16,11 +17,11 @@ import numpy as np
 from ringwall_index.codes import Coder, Lists, Selector
 from ringwall_index.kernels import Classes, Flags, Floats, Slots, one_thread, products_at, unit
 from ringwall_index.plans import Plan
-from ringwall_index.segment import Clusters, Segment, Shelves, Traits
+from ringwall_index.segment import Band, Clusters, Segment, Shelves, Traits
 
 _QUESTIONS: Final = 128
 _K: Final = 10
-_KEPT: Final = 0.985
+_KEPT: Final = 0.97
 """The part of the true results that each estimate must let through."""
 
 _SHARES: Final = (1.0, 0.3, 0.1, 0.03, 0.01)
@@ -30,19 +31,18 @@ _NEARBY: Final = (0.3, 0.1)
 _BLOCK: Final = 65_536
 _TIMED: Final = 32
 _LEAST_FETCHED: Final = 32
-_MOST_FETCHED: Final = 2048
+_MOST_FETCHED: Final = 1024
 
 
 def calibrate(segment: Segment) -> None:
     """Measure the segment, on one thread, and write down its traits."""
     clusters, shelves = segment.clusters, segment.shelves
-    if clusters is None or shelves is None or clusters.coder is None or shelves.coder is None:
+    if clusters is None or shelves is None:
         return
-    coders = clusters.coder, shelves.coder
     questions = _Questions.among(segment)
     truths = [_Truth.of(flags, segment, questions) for flags in _permitted(clusters) if flags.sum() > _K]
     one_thread()
-    segment.traits = _estimates(segment, clusters, shelves, coders, questions, truths)
+    segment.traits = _estimates(segment, clusters, shelves, questions, truths)
     segment.traits = _scan_costs(segment, clusters, shelves, questions)
     segment.traits = _cluster_costs(segment, questions)
 
@@ -103,29 +103,28 @@ def _permitted(clusters: Clusters) -> Iterator[Flags]:
 
 
 def _estimates(
-    segment: Segment,
-    clusters: Clusters,
-    shelves: Shelves,
-    coders: tuple[Coder, Coder],
-    questions: _Questions,
-    truths: list[_Truth],
+    segment: Segment, clusters: Clusters, shelves: Shelves, questions: _Questions, truths: list[_Truth]
 ) -> Traits:
     centres = clusters.head[clusters.dimension :]
-    nothing = np.zeros((1, segment.vectors.shape[1]), np.float32)
-    no_list = np.zeros(len(segment), np.int32)
-    reach = max(_reach(truth, clusters, questions.vectors @ centres.T) for truth in truths)
-    error = max(_error(truth, segment, coders[0], centres, clusters.list_of, questions) for truth in truths)
-    shelf_error = max(_error(truth, segment, coders[1], nothing, no_list, questions) for truth in truths)
-    fetched = max(_fetched(truth, clusters.lists, clusters.head, clusters.dimension, error, questions) for truth in truths)
-    few = min(truths, key=lambda truth: int(truth.flags.sum()))
-    shelf_fetched = _fetched(few, shelves.lists, shelves.rotation, len(shelves.rotation), shelf_error, questions)
-    return replace(
-        segment.traits,
-        reach=reach,
-        error=error,
-        shelf_error=shelf_error,
-        fetched=fetched,
-        shelf_fetched=shelf_fetched,
+    biases = questions.vectors @ centres.T
+    reach = max(_reach(truth, clusters, biases) for truth in truths)
+    bands = [_band(truth, segment, clusters, shelves, questions) for truth in truths[: len(_SHARES)]]
+    return replace(segment.traits, reach=reach, bands=tuple(sorted(bands, key=lambda band: band.share)))
+
+
+def _band(truth: _Truth, segment: Segment, clusters: Clusters, shelves: Shelves, questions: _Questions) -> Band:
+    assert clusters.coder is not None
+    assert shelves.coder is not None
+    centres = clusters.head[clusters.dimension :]
+    nothing, one_list = np.zeros_like(centres[:1]), np.zeros_like(clusters.list_of)
+    error = _error(truth, segment, clusters.coder, centres, clusters.list_of, questions)
+    shelf_error = _error(truth, segment, shelves.coder, nothing, one_list, questions)
+    return Band(
+        float(truth.flags.mean()),
+        error,
+        shelf_error,
+        _fetched(truth, clusters.lists, clusters.head, clusters.dimension, error, questions),
+        _fetched(truth, shelves.lists, shelves.rotation, len(shelves.rotation), shelf_error, questions),
     )
 
 
@@ -178,17 +177,17 @@ def _scan_costs(segment: Segment, clusters: Clusters, shelves: Shelves, question
 
 def _cluster_costs(segment: Segment, questions: _Questions) -> Traits:
     """Time searches of the clusters for principals with more and more classes."""
-    costs = {}
-    for share in _SHARES:
-        plan = Plan(segment, _classes(segment, share))
-        plan.way = "clusters"
-        nanoseconds = [
-            _ns(lambda query=query: plan.search(query, _K, 0), times=1)  # type: ignore[misc]
-            for query in questions.vectors[: _TIMED + 4]
-        ]
-        costs[plan.rows / len(segment)] = float(np.median(nanoseconds[4:]))
-    shares = sorted(costs)
-    return replace(segment.traits, shares=tuple(shares), cluster_ns=tuple(costs[share] for share in shares))
+    bands = [replace(band, cluster_ns=_cluster_ns(segment, band.share, questions)) for band in segment.traits.bands]
+    return replace(segment.traits, bands=tuple(bands))
+
+
+def _cluster_ns(segment: Segment, share: float, questions: _Questions) -> float:
+    plan = Plan(segment, _classes(segment, share))
+    plan.way = "clusters"
+    for query in questions.vectors[_TIMED : _TIMED + 4]:
+        plan.search(query, _K, 0)
+    each = [_ns(partial(plan.search, query, _K, 0), times=1) for query in questions.vectors[:_TIMED]]
+    return float(np.median(each))
 
 
 def _classes(segment: Segment, share: float) -> Flags:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ringwall_index.kernels import Bytes, Floats, Slots, faiss, pointer
+from ringwall_index.kernels import Bytes, Floats, Slots, faiss, pointer, threads
 
 _BITS: Final = 4
 _BATCH: Final = 65_536
@@ -34,7 +34,9 @@ class Coder:
         """Learn from a sample of what will be coded."""
         rotation = _rotation(sample)
         quantizer = faiss.ProductQuantizer(len(rotation), _parts(sample.shape[1]), _BITS)
-        quantizer.train(sample @ rotation.T)
+        # Thousands of tiny loops: on a busy machine threads that wait for each other take fifty times as long.
+        with threads(1):
+            quantizer.train(sample @ rotation.T)
         return cls(rotation, quantizer)
 
     def decoded(self, vectors: Floats) -> Floats:
@@ -112,7 +114,7 @@ class Lists:
 
 def _parts(dimension: int) -> int:
     """How many parts a vector is coded in: about 64 for common embeddings, and an even number."""
-    width = 2 if dimension <= 160 else 4 if dimension <= 640 else 8
+    width = 2 if dimension <= 400 else 4
     return -(-dimension // (2 * width)) * 2
 
 

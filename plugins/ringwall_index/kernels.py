@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -61,10 +60,10 @@ def one_thread() -> None:
 
 
 @contextmanager
-def many_threads(count: int | None) -> Iterator[None]:
-    """Let FAISS use `count` threads, or one a core, for work asked for by the calling thread."""
+def threads(count: int) -> Iterator[None]:
+    """Let FAISS use this many threads for what the calling thread asks of it."""
     before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(count or os.cpu_count() or 1)
+    faiss.omp_set_num_threads(count)
     try:
         yield
     finally:

@@ -15,10 +15,9 @@ _PATCHED_UP_TO: Final = 2000
 """More changed rows than this at once: preparing anew is faster than following."""
 
 _FIRST_ROWS: Final = 1000
-_FIRST_LISTS: Final = 16
+_FIRST_LISTS: Final = 6
 """How many permitted rows, and lists, the first look into the clusters takes in."""
 
-_CHECKED_FIRST: Final = 32
 _MOST_APPROXIMATE: Final = 1024
 """A search for more rows than this compares all that are permitted."""
 
@@ -104,56 +103,52 @@ class Plan:
     # ---- by class
 
     def _in_shelves(self, query: Floats, k: int, at_least: int) -> Found:
-        shelves, traits = self.segment.shelves, self.segment.traits
+        shelves = self.segment.shelves
         assert shelves is not None
         rotated = np.empty(len(shelves.rotation), np.float32)
         products(query, shelves.rotation, rotated)
         scan = _Scan(shelves.lists, rotated, self._shelves, self._no_biases, self.selector)
-        found = Found(self._loose, products_at(query, self.segment.vectors, self._loose))
-        return self._checked(scan, query, found, k, max(traits.shelf_fetched, at_least), traits.shelf_error)
+        loose = self._scored(query, self._loose) if len(self._loose) else None
+        return self._checked(scan, query, loose, k, max(self._shelf_fetched, at_least), self._shelf_error)[0]
 
     # ---- by nearness
 
     def _in_clusters(self, query: Floats, k: int, at_least: int) -> Found:
-        clusters, traits = self.segment.clusters, self.segment.traits
+        clusters = self.segment.clusters
         assert clusters is not None
         both = np.empty(len(clusters.head), np.float32)
         products(query, clusters.head, both)
         rotated, centres = both[: clusters.dimension], both[clusters.dimension :]
         limits = centres + self._margins
         first = limits.argpartition(len(limits) - self._first)[len(limits) - self._first :]
-        wanted = max(traits.fetched, at_least)
+        wanted = max(self._fetched, at_least)
         scan = _Scan(clusters.lists, rotated, first, centres[first], self.selector)
-        found = self._checked(scan, query, Found(_NONE, np.empty(0, np.float32)), k, wanted, traits.error)
+        found, bar = self._checked(scan, query, None, k, wanted, self._error)
         limits[first] = -np.inf
-        rest = np.flatnonzero(limits > found.kth(k))
+        rest = (limits > bar).nonzero()[0]
         if not len(rest):
             return found
         scan = _Scan(clusters.lists, rotated, rest, centres[rest], self.selector)
-        return self._checked(scan, query, found, k, wanted, traits.error)
+        return self._checked(scan, query, found, k, wanted, self._error)[0]
 
-    def _checked(self, scan: _Scan, query: Floats, found: Found, k: int, wanted: int, error: float) -> Found:
-        """Add to `found` what the scan brings up that may belong to the best `k`, with exact scores."""
+    def _checked(
+        self, scan: _Scan, query: Floats, found: Found | None, k: int, wanted: int, error: float
+    ) -> tuple[Found, float]:
+        """Add to `found` what the scan brings up that may belong to the best `k`, with exact scores; and the `k`th.
+
+        When even the last candidate may belong to them, there may be more: then it looks again, for more.
+        """
+        bar = -np.inf if found is None else found.kth(k)
         while True:
             slots, estimates = scan.best(wanted)
-            more, used = self._compared(query, found, slots, estimates, k, error)
-            if used < wanted or wanted >= self.rows:
-                return more
-            wanted = min(4 * wanted, self.rows)
-
-    def _compared(
-        self, query: Floats, found: Found, slots: Slots, estimates: Floats, k: int, error: float
-    ) -> tuple[Found, int]:
-        bar = found.kth(k)
-        done = 0
-        if bar == -np.inf:
-            done = min(len(slots), max(_CHECKED_FIRST, 2 * k))
-            found = found + self._scored(query, slots[:done])
-            bar = found.kth(k)
-        used = int(np.searchsorted(-estimates, error - bar, side="right"))
-        if used > done:
-            found = found + self._scored(query, slots[done:used])
-        return found, used
+            if bar > -np.inf:
+                slots = slots[: np.searchsorted(-estimates, error - bar, side="right")]
+            more = self._scored(query, slots)
+            more = more if found is None else found + more
+            now = more.kth(k)
+            if len(estimates) < wanted or estimates[-1] < now - error:
+                return more, now
+            wanted *= 4
 
     def _scored(self, query: Floats, slots: Slots) -> Found:
         return Found(slots, products_at(query, self.segment.vectors, slots))
@@ -190,13 +185,15 @@ class Plan:
             return
         self._lay_out_clusters(clusters)
         self._lay_out_shelves(shelves)
-        share = self.rows / len(self.segment)
+        expected = traits.at(self.rows / int(clusters.sizes[self._counts > 0].sum()))
+        self._error, self._fetched = expected.error, expected.fetched
+        self._shelf_error, self._shelf_fetched = expected.shelf_error, expected.shelf_fetched
         costs = {
             "rows": self.rows * traits.row_ns,
             "shelves": len(self._shelves) * traits.shelf_ns
             + self.rows * traits.code_ns
-            + (len(self._loose) + traits.shelf_fetched) * traits.row_ns,
-            "clusters": float(np.interp(np.log(share), np.log(traits.shares), traits.cluster_ns)),
+            + (len(self._loose) + self._shelf_fetched) * traits.row_ns,
+            "clusters": expected.cluster_ns,
         }
         self.way = min(costs, key=lambda way: costs[way])
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from ringwall_index.codes import Coder, Lists
-from ringwall_index.kernels import Classes, Floats, Slots, faiss
+from ringwall_index.kernels import Classes, Floats, Slots, faiss, threads
 
 GONE: Final = np.iinfo(np.int32).max
 """The class of a row that is no longer here: nobody's, whatever is permitted."""
@@ -35,6 +35,7 @@ class Clusters:
     list_of: Classes
     head: Floats
     """The rotation's rows, then the centres: one pass over it prepares a query for a scan."""
+    sizes: Slots
     spread: Floats
     """How far a list's rows lie from its centre, as root mean square."""
     coder: Coder | None = None
@@ -57,23 +58,47 @@ class Shelves:
     coder: Coder | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Band:
+    """What to expect when this share of the rows is permitted, in the lists that hold any such rows."""
+
+    share: float
+    error: float = 0.0
+    """How far below the worst of the right answers the code of one of them scores."""
+    shelf_error: float = 0.0
+    fetched: int = 128
+    """How many candidates are enough."""
+    shelf_fetched: int = 128
+    cluster_ns: float = 100_000.0
+    """What a search of the clusters takes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Traits:
     """What was learned from the data when the index was built: how wrong estimates are, and what things cost."""
 
     reach: float = 1.0
     """How many spreads beyond its centre a list may hold a better row than the best found so far."""
-    error: float = 0.0
-    """How much better than its code says a row of the clusters may be."""
-    shelf_error: float = 0.0
-    fetched: int = 128
-    shelf_fetched: int = 128
     row_ns: float = 60.0
     code_ns: float = 2.0
     shelf_ns: float = 300.0
-    shares: tuple[float, ...] = (0.01, 1.0)
-    cluster_ns: tuple[float, ...] = (500_000.0, 100_000.0)
-    """What a search of the clusters takes, by the share of permitted rows."""
+    bands: tuple[Band, ...] = (Band(1.0),)
+
+    def at(self, share: float) -> Band:
+        """What to expect at this share: in proportion between the two nearest bands."""
+        places = np.log([band.share for band in self.bands])
+
+        def value(name: str) -> float:
+            return float(np.interp(np.log(share), places, [getattr(band, name) for band in self.bands]))
+
+        return Band(
+            share,
+            value("error"),
+            value("shelf_error"),
+            round(value("fetched")),
+            round(value("shelf_fetched")),
+            value("cluster_ns"),
+        )
 
 
 @dataclass
@@ -139,7 +164,8 @@ def _clusters(segment: Segment) -> Clusters:
     slots = np.arange(len(segment))
     lists = Lists.build(coder, segment.vectors, list_of, slots, centres, count)
     head = np.ascontiguousarray(np.concatenate([coder.rotation, centres]))
-    return Clusters(lists, list_of.astype(np.int32), head, _spread(segment.vectors, centres, list_of), coder)
+    sizes = np.bincount(list_of, minlength=count)
+    return Clusters(lists, list_of.astype(np.int32), head, sizes, _spread(segment.vectors, centres, list_of), coder)
 
 
 def _shelves(segment: Segment) -> Shelves:
@@ -156,7 +182,8 @@ def _shelves(segment: Segment) -> Shelves:
 def _centres(vectors: Floats, count: int) -> Floats:
     sample = vectors[_sample(len(vectors), _ROWS_A_CENTRE * count)]
     means = faiss.Kmeans(vectors.shape[1], count, niter=10, seed=1, max_points_per_centroid=_ROWS_A_CENTRE)
-    means.train(sample)
+    with threads(1):
+        means.train(sample)
     centres: Floats = means.centroids.reshape(count, -1)
     return centres
 
