@@ -16,7 +16,7 @@ import numpy as np
 
 from ringwall_index.codes import Coder, Lists, Selector
 from ringwall_index.kernels import Classes, Flags, Floats, Slots, one_thread, products_at, unit
-from ringwall_index.plans import Plan
+from ringwall_index.plans import Planner
 from ringwall_index.segment import Band, Clusters, Segment, Shelves, Traits
 
 _QUESTIONS: Final = 128
@@ -182,11 +182,10 @@ def _cluster_costs(segment: Segment, questions: _Questions) -> Traits:
 
 
 def _cluster_ns(segment: Segment, share: float, questions: _Questions) -> float:
-    plan = Plan(segment, _classes(segment, share))
-    plan.way = "clusters"
+    plan = Planner(segment, _classes(segment, share), way="clusters").plan()
     for query in questions.vectors[_TIMED : _TIMED + 4]:
-        plan.search(query, _K, 0)
-    each = [_ns(partial(plan.search, query, _K, 0), times=1) for query in questions.vectors[:_TIMED]]
+        plan.search(query, _K)
+    each = [_ns(partial(plan.search, query, _K), times=1) for query in questions.vectors[:_TIMED]]
     return float(np.median(each))
 
 

@@ -63,6 +63,10 @@ class Selector:
         self._bitmap = bitmap
         self.handle = faiss.IDSelectorBitmap(len(bitmap), pointer(bitmap))
 
+    def slots(self) -> Slots:
+        """These rows."""
+        return np.flatnonzero(np.unpackbits(self._bitmap, bitorder="little"))
+
 
 class Lists:
     """Coded rows in lists. Reading is safe from many threads; nothing is written after `build`."""
