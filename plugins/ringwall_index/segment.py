@@ -6,7 +6,8 @@ log, so that whoever prepared something from the classes can follow.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import uuid
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -112,11 +113,17 @@ class Segment:
     clusters: Clusters | None = None
     shelves: Shelves | None = None
     traits: Traits = field(default_factory=Traits)
-    log: list[Slots] = field(default_factory=list)
+    current: Classes | None = None
+    """The class each row counts for, when that is another for some."""
+    name: str = field(default_factory=lambda: uuid.uuid4().hex)
+    log: list[Slots] = field(init=False)
     """Slots whose class changed, in the order of the changes."""
 
     def __post_init__(self) -> None:
-        self.classes = np.array(self.home)
+        self.classes = np.array(self.home if self.current is None else self.current)
+        moved = np.flatnonzero(self.classes != self.home)
+        self.log = [moved] if len(moved) else []
+        self.current = None
         self.ranked, first = np.unique(self.home, return_index=True)
         self.bounds = np.append(first, len(self.home)).astype(np.int64)
         self._order = np.argsort(self.keys, kind="stable")
@@ -124,6 +131,10 @@ class Segment:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def frozen(self) -> Segment:
+        """The same rows with the classes they have now, whatever they become."""
+        return replace(self, current=self.classes)
 
     @classmethod
     def of(cls, keys: Slots, vectors: Floats, classes: Classes) -> Segment:
