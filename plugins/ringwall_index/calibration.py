@@ -30,6 +30,7 @@ _NEARBY: Final = (0.3, 0.1)
 
 _BLOCK: Final = 65_536
 _TIMED: Final = 32
+_FETCHED_ONCE: Final = 0.85
 _LEAST_FETCHED: Final = 32
 _MOST_FETCHED: Final = 1024
 
@@ -150,7 +151,7 @@ def _error(
 
 
 def _fetched(truth: _Truth, lists: Lists, head: Floats, dimension: int, error: float, questions: _Questions) -> int:
-    """How many candidates are enough, for nineteen questions in twenty."""
+    """How many candidates are enough for most questions: the others look twice."""
     within = Selector(np.packbits(truth.flags, bitorder="little"))
     needed = []
     for asked, bar in list(zip(questions.vectors, truth.bars, strict=True))[:_TIMED]:
@@ -158,7 +159,7 @@ def _fetched(truth: _Truth, lists: Lists, head: Floats, dimension: int, error: f
         biases = np.append(both[dimension:], np.zeros(lists.count, np.float32))[: lists.count]
         _, estimates = lists.scan(both[:dimension].copy(), np.arange(lists.count), biases, within, _MOST_FETCHED)
         needed.append(int((estimates >= bar - error).sum()))
-    return int(np.clip(1.25 * np.quantile(needed, 0.95), _LEAST_FETCHED, _MOST_FETCHED))
+    return int(np.clip(np.quantile(needed, _FETCHED_ONCE) + 1, _LEAST_FETCHED, _MOST_FETCHED))
 
 
 def _scan_costs(segment: Segment, clusters: Clusters, shelves: Shelves, questions: _Questions) -> Traits:
@@ -172,7 +173,8 @@ def _scan_costs(segment: Segment, clusters: Clusters, shelves: Shelves, question
     shelved, none = np.arange(shelves.lists.count), np.zeros(shelves.lists.count, np.float32)
     all_ns = _ns(lambda: shelves.lists.scan(by_class, shelved, none, everything, _LEAST_FETCHED))
     shelf_ns = max(50.0, (all_ns - code_ns * len(segment)) / len(shelved))
-    return replace(segment.traits, row_ns=row_ns, code_ns=code_ns, shelf_ns=shelf_ns)
+    start_ns = _ns(lambda: shelves.lists.scan(shelves.rotation @ query, shelved[:1], none[:1], everything, _K))
+    return replace(segment.traits, row_ns=row_ns, code_ns=code_ns, shelf_ns=shelf_ns, start_ns=start_ns)
 
 
 def _cluster_costs(segment: Segment, questions: _Questions) -> Traits:

@@ -251,7 +251,10 @@ class Planner:
         exact = len(by_class.loose) + expected.shelf_fetched
         costs: dict[Way, float] = {
             "rows": self._rows * traits.row_ns,
-            "shelves": len(by_class.lists) * traits.shelf_ns + self._rows * traits.code_ns + exact * traits.row_ns,
+            "shelves": traits.start_ns
+            + len(by_class.lists) * traits.shelf_ns
+            + self._rows * traits.code_ns
+            + exact * traits.row_ns,
             "clusters": expected.cluster_ns,
         }
         return min(costs, key=lambda way: costs[way])

@@ -83,6 +83,8 @@ class Traits:
     row_ns: float = 60.0
     code_ns: float = 2.0
     shelf_ns: float = 300.0
+    start_ns: float = 20_000.0
+    """What a scan takes before it reaches its first list."""
     bands: tuple[Band, ...] = (Band(1.0),)
 
     def at(self, share: float) -> Band:

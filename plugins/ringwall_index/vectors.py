@@ -20,6 +20,9 @@ from ringwall_index.segment import GONE, Segment
 
 _LARGEST_CLASS: Final = 2**24
 _TRIES: Final = 5
+_SAFE: Final = 1e-20
+"""Squares of lengths between this and its inverse lost nothing, and come from finite numbers."""
+
 _COMPACT_FROM: Final = 4096
 _COMPACT_SHARE: Final = 0.02
 
@@ -264,11 +267,16 @@ class AuthorisedVectors:
 
     def _query(self, vector: npt.ArrayLike) -> Floats | None:
         """The query at length one; None while there is nothing to compare it with."""
-        query = _floats(vector)
+        query = vector if isinstance(vector, np.ndarray) and vector.dtype == np.float32 else _floats(vector)
         if query.ndim != 1:
             raise InvalidInput(f"a query of the shape {query.shape}", expected="one vector")
         self._check_dimension(len(query))
-        return unit(query[None])[0] if len(self) else None
+        if not self._rows:
+            return None
+        square = float(query @ query)
+        if _SAFE < square < 1 / _SAFE:
+            return np.multiply(query, np.float32(square**-0.5), order="C")
+        return unit(_floats(query)[None])[0]
 
 
 class View:
