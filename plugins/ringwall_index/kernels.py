@@ -39,6 +39,12 @@ def unit(vectors: Floats) -> Floats:
     return out
 
 
+def squared(vector: Floats) -> float:
+    """The square of its length; NaN or infinity, without a warning, if that is none."""
+    length: float = faiss.fvec_norm_L2sqr(pointer(vector), len(vector))
+    return length
+
+
 def products(query: Floats, rows: Floats, out: Floats) -> None:
     """Write the inner product of `query` and each of the rows."""
     faiss.fvec_inner_products_ny(pointer(out), pointer(query), pointer(rows), rows.shape[1], len(rows))

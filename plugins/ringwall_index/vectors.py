@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ringwall.errors import InvalidInput
 from ringwall_index import files
 from ringwall_index.calibration import calibrate
-from ringwall_index.kernels import Classes, Flags, Floats, Slots, best, one_thread, unit
+from ringwall_index.kernels import Classes, Flags, Floats, Slots, best, one_thread, squared, unit
 from ringwall_index.plans import Plan, Planner
 from ringwall_index.recent import Recent, RecentPlan
 from ringwall_index.segment import GONE, Segment
@@ -267,16 +267,15 @@ class AuthorisedVectors:
 
     def _query(self, vector: npt.ArrayLike) -> Floats | None:
         """The query at length one; None while there is nothing to compare it with."""
-        query = vector if isinstance(vector, np.ndarray) and vector.dtype == np.float32 else _floats(vector)
+        is_ready = isinstance(vector, np.ndarray) and vector.dtype == np.float32
+        query = np.ascontiguousarray(vector) if is_ready else _floats(vector)
         if query.ndim != 1:
             raise InvalidInput(f"a query of the shape {query.shape}", expected="one vector")
         self._check_dimension(len(query))
-        if not self._rows:
-            return None
-        square = float(query @ query)
+        square = squared(query)
         if _SAFE < square < 1 / _SAFE:
-            return np.multiply(query, np.float32(square**-0.5), order="C")
-        return unit(_floats(query)[None])[0]
+            return query * np.float32(square**-0.5) if self._rows else None
+        return unit(_floats(query)[None])[0] if self._rows else None
 
 
 class View:
