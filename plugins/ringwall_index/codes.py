@@ -77,7 +77,9 @@ class Lists:
         self.count: int = index.nlist
 
     @classmethod
-    def build(cls, coder: Coder, vectors: Floats, lists: Slots, slots: Slots, centres: Floats | None, count: int) -> Lists:
+    def build(
+        cls, coder: Coder, vectors: Floats, lists: Slots, slots: Slots, centres: Floats | None, count: int
+    ) -> Lists:
         """Code the vectors at `slots`, each in the list beside it, as what it differs by from its list's centre."""
         dimension = len(coder.rotation)
         flat = faiss.IndexFlatL2(dimension)
@@ -101,7 +103,15 @@ class Lists:
         parameters = _OF_THREAD.parameters
         parameters.sel, parameters.nprobe = within.handle, len(lists)
         self.index.search_preassigned_c(
-            1, pointer(query), wanted, pointer(lists), pointer(biases), pointer(scores), pointer(slots), False, parameters
+            1,
+            pointer(query),
+            wanted,
+            pointer(lists),
+            pointer(biases),
+            pointer(scores),
+            pointer(slots),
+            False,
+            parameters,
         )
         if slots[-1] < 0:
             found = int((slots >= 0).sum())

@@ -48,7 +48,7 @@ def write(folder: Path, saved: Saved) -> None:
         known = _known(folder)
         built = _written(folder, _built(saved.segment), saved.segment.name, known)
         changes = _written(folder, _changes(saved), uuid.uuid4().hex, {})
-        manifest = {
+        manifest: dict[str, Any] = {
             "format": _FORMAT,
             "dimension": saved.dimension,
             "stamp": saved.stamp,
@@ -75,10 +75,11 @@ def load(folder: Path, *, verify: bool) -> Saved:
 # ---- what is written
 
 Writer = Callable[[Path], None]
+Array = np.ndarray[Any, Any]
 
 
 def _built(segment: Segment) -> dict[str, Writer]:
-    arrays = {"keys.npy": segment.keys, "vectors.npy": segment.vectors, "home.npy": segment.home}
+    arrays: dict[str, Array] = {"keys.npy": segment.keys, "vectors.npy": segment.vectors, "home.npy": segment.home}
     writers: dict[str, Writer] = {}
     clusters, shelves = segment.clusters, segment.shelves
     if clusters is not None and shelves is not None:
@@ -99,7 +100,7 @@ def _changes(saved: Saved) -> dict[str, Writer]:
     }
 
 
-def _array(values: np.ndarray[Any, Any]) -> Writer:
+def _array(values: Array) -> Writer:
     return lambda path: np.save(path, values, allow_pickle=False)
 
 

@@ -154,8 +154,9 @@ class Segment:
             return np.empty(0, np.int64)
         at = np.searchsorted(self._sorted, keys)
         at[at == len(self)] = 0
-        found: Slots = self._order[at[self._sorted[at] == keys]]
-        return found[self.classes[found] != GONE]
+        found = self._order[at[self._sorted[at] == keys]]
+        here: Slots = found[self.classes[found] != GONE]
+        return here
 
     def reclass(self, slots: Slots, to: int) -> None:
         """Let these rows count for another class from now on."""

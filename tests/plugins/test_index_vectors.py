@@ -33,7 +33,8 @@ def embeddings(rows: int, *, seed: int, dimensions: int = DIMENSIONS) -> Floats:
 
 def cosines(query: Floats, vectors: Floats) -> npt.NDArray[np.float64]:
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1) * np.linalg.norm(query.astype(np.float64))
-    return np.divide(vectors @ query.astype(np.float64), lengths, out=np.zeros(len(vectors)), where=lengths > 0)
+    scores: npt.NDArray[np.float64] = vectors @ query.astype(np.float64) / np.where(lengths > 0, lengths, 1)
+    return scores
 
 
 class Model:
