@@ -22,7 +22,10 @@ from ringwall_index.segment import Band, Clusters, Segment, Shelves, Traits
 _QUESTIONS: Final = 128
 _K: Final = 10
 _KEPT: Final = 0.97
-"""The part of the true results that each estimate must let through."""
+"""The part of the right answers that the choice of lists must let through."""
+
+_KEPT_BY_CODES: Final = 0.9
+"""The part that must lie within the error: most of the others are compared anyway, being among the candidates."""
 
 _SHARES: Final = (1.0, 0.3, 0.1, 0.03, 0.01)
 _NEARBY: Final = (0.3, 0.1)
@@ -42,10 +45,10 @@ def calibrate(segment: Segment) -> None:
         return
     questions = _Questions.among(segment)
     truths = [_Truth.of(flags, segment, questions) for flags in _permitted(clusters) if flags.sum() > _K]
-    one_thread()
-    segment.traits = _estimates(segment, clusters, shelves, questions, truths)
-    segment.traits = _scan_costs(segment, clusters, shelves, questions)
-    segment.traits = _cluster_costs(segment, questions)
+    with one_thread():
+        segment.traits = _estimates(segment, clusters, shelves, questions, truths)
+        segment.traits = _scan_costs(segment, clusters, shelves, questions)
+        segment.traits = _cluster_costs(segment, questions)
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ def _error(
     decoded = offsets + coder.decoded(segment.vectors[slots] - offsets)
     asked = np.repeat(questions.vectors, truth.slots.shape[1], axis=0)
     estimates = np.einsum("ij,ij->i", asked, decoded).reshape(truth.slots.shape)
-    return max(0.0, float(np.quantile(truth.bars[:, None] - estimates, _KEPT)))
+    return max(0.0, float(np.quantile(truth.bars[:, None] - estimates, _KEPT_BY_CODES)))
 
 
 def _fetched(truth: _Truth, lists: Lists, head: Floats, dimension: int, error: float, questions: _Questions) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ringwall_index.kernels import Bytes, Floats, Slots, faiss, pointer, threads
+from ringwall_index.kernels import Bytes, Floats, Slots, faiss, pointer
 
 _BITS: Final = 4
 _BATCH: Final = 65_536
@@ -34,9 +34,7 @@ class Coder:
         """Learn from a sample of what will be coded."""
         rotation = _rotation(sample)
         quantizer = faiss.ProductQuantizer(len(rotation), _parts(sample.shape[1]), _BITS)
-        # Thousands of tiny loops: on a busy machine threads that wait for each other take fifty times as long.
-        with threads(1):
-            quantizer.train(sample @ rotation.T)
+        quantizer.train(sample @ rotation.T)
         return cls(rotation, quantizer)
 
     def decoded(self, vectors: Floats) -> Floats:

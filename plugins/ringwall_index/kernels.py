@@ -60,16 +60,16 @@ def products_at(query: Floats, rows: Floats, at: Slots) -> Floats:
     return out
 
 
-def one_thread() -> None:
+def stay_on_one_thread() -> None:
     """Have FAISS work in the calling thread alone, from here on."""
     faiss.omp_set_num_threads(1)
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let FAISS use this many threads for what the calling thread asks of it."""
+def one_thread() -> Iterator[None]:
+    """Have FAISS work in the calling thread alone, for a while."""
     before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(count)
+    stay_on_one_thread()
     try:
         yield
     finally:

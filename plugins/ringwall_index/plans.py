@@ -15,7 +15,7 @@ _PATCHED_UP_TO: Final = 2000
 """More changed rows than this at once: preparing anew is faster than following."""
 
 _FIRST_ROWS: Final = 1000
-_FIRST_LISTS: Final = 6
+_FIRST_LISTS: Final = 4
 """How many permitted rows, and lists, the first look into the clusters takes in."""
 
 _MOST_APPROXIMATE: Final = 1024

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from ringwall_index.codes import Coder, Lists
-from ringwall_index.kernels import Classes, Floats, Slots, faiss, threads
+from ringwall_index.kernels import Classes, Floats, Slots, faiss, one_thread
 
 GONE: Final = np.iinfo(np.int32).max
 """The class of a row that is no longer here: nobody's, whatever is permitted."""
@@ -144,8 +144,11 @@ class Segment:
         order = np.argsort(classes, kind="stable")
         segment = cls(keys[order], vectors[order], classes[order])
         if len(segment) >= _CODED_FROM:
-            segment.clusters = _clusters(segment)
-            segment.shelves = _shelves(segment)
+            # Training is thousands of tiny loops: on a busy machine threads that wait for each other in each of them
+            # take fifty times as long as one.
+            with one_thread():
+                segment.clusters = _clusters(segment)
+                segment.shelves = _shelves(segment)
         return segment
 
     def slots(self, keys: Slots) -> Slots:
@@ -196,8 +199,7 @@ def _shelves(segment: Segment) -> Shelves:
 def _centres(vectors: Floats, count: int) -> Floats:
     sample = vectors[_sample(len(vectors), _ROWS_A_CENTRE * count)]
     means = faiss.Kmeans(vectors.shape[1], count, niter=10, seed=1, max_points_per_centroid=_ROWS_A_CENTRE)
-    with threads(1):
-        means.train(sample)
+    means.train(sample)
     centres: Floats = means.centroids.reshape(count, -1)
     return centres
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ringwall.errors import InvalidInput
 from ringwall_index import files
 from ringwall_index.calibration import calibrate
-from ringwall_index.kernels import Classes, Flags, Floats, Slots, best, one_thread, squared, unit
+from ringwall_index.kernels import Classes, Flags, Floats, Slots, best, squared, stay_on_one_thread, unit
 from ringwall_index.plans import Plan, Planner
 from ringwall_index.recent import Recent, RecentPlan
 from ringwall_index.segment import GONE, Segment
@@ -160,7 +160,7 @@ class AuthorisedVectors:
         query = self._query(vector)
         if k < 1 or query is None:
             return _NOTHING
-        one_thread()
+        stay_on_one_thread()
         for _ in range(_TRIES):
             found, complete = self._search(query, view, k, candidates)
             if complete:

@@ -219,7 +219,6 @@ def hnsw(vectors: Floats, options: argparse.Namespace) -> Any:
 
 def built(scene: Scene) -> tuple[AuthorisedVectors, dict[str, Any]]:
     """The authorised index, and what it took to build and to open it."""
-    faiss.omp_set_num_threads(os.cpu_count() or 1)
     start, cpu = time.perf_counter(), time.process_time()
     index = AuthorisedVectors.build(np.arange(len(scene.vectors)), scene.vectors, scene.classes)
     about: dict[str, Any] = {
