@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ringwall.errors import InvalidInput
 from ringwall_index import files
 from ringwall_index.calibration import calibrate
-from ringwall_index.kernels import Classes, Flags, Floats, Slots, best, squared, stay_on_one_thread, unit
+from ringwall_index.kernels import Classes, Flags, Floats, Slots, best, products_at, squared, stay_on_one_thread, unit
 from ringwall_index.plans import Plan, Planner
 from ringwall_index.recent import Recent, RecentPlan
 from ringwall_index.segment import GONE, Segment
@@ -166,6 +166,20 @@ class AuthorisedVectors:
             if complete:
                 break
         return found
+
+    def scores(self, vector: npt.ArrayLike, rows: npt.ArrayLike) -> Found:
+        """The cosines of these rows with a query, in no order; rows that are not here are left out.
+
+        It asks about no class: give it rows of which it is known that they are permitted.
+        """
+        query, keys = self._query(vector), np.unique(_integers(rows, "rows"))
+        if query is None:
+            return _NOTHING
+        with self._state:
+            segment, recent = self._segment, self._recent
+            slots, places = segment.slots(keys), recent.places(keys)
+        old, new = products_at(query, segment.vectors, slots), products_at(query, recent.vectors, places)
+        return Found(np.concatenate([segment.keys[slots], recent.keys[places]]), np.concatenate([old, new]))
 
     def compact(self) -> None:
         """Build anew with every change worked in. Searches and writes go on meanwhile; call it from a thread."""
