@@ -15,6 +15,7 @@ import pytest
 from ringwall.data import ByPath, Ingestor, Manifest, StoreOfRecord
 from ringwall.principal import ACL, PUBLIC
 from ringwall_chroma import ChromaStore
+from ringwall_sql import SqlDocuments
 from tests.plugins.lives import live
 
 RULES = ByPath([("doc-1*", ACL.of("role:staff")), ("**", ACL.of(PUBLIC))])
@@ -73,7 +74,11 @@ def chroma(folder: Path) -> StoreOfRecord:
     return ChromaStore(folder / "documents")
 
 
-@pytest.mark.parametrize(("opens", "lives"), [(chroma, 10)])
+def sqlite(folder: Path) -> StoreOfRecord:
+    return SqlDocuments(folder / "documents.db")
+
+
+@pytest.mark.parametrize(("opens", "lives"), [(sqlite, 50), (chroma, 10)])
 def test_an_ingestion_killed_anywhere_and_done_again_leaves_what_an_undisturbed_one_leaves(
     tmp_path: Path, opens: Opens, lives: int
 ) -> None:
