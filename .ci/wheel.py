@@ -17,8 +17,12 @@ HEAVY = {
     "langsmith",
     "llama_cpp",
     "numpy",
+    "onnx",
+    "onnxruntime",
+    "safetensors",
     "sqlalchemy",
     "stamina",
+    "tokenizers",
     "wordllama",
 }
 """What plugins need, and what the core needs only later: `import ringwall` must load none of it."""

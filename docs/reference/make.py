@@ -49,6 +49,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall_chroma",
         "ringwall_hosted",
         "ringwall_llama",
+        "ringwall_minilm",
         "ringwall_sql",
         "ringwall_wordllama",
     ),
