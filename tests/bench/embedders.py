@@ -27,13 +27,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from plain_minilm import PlainMiniLm
 from ringwall_minilm import MiniLmEmbeddings
+from ringwall_minilm.files import bundled_folder
+from ringwall_minilm.graph import Precision
 
 Rows = npt.NDArray[np.float32]
 Embed = Callable[[list[str]], Rows]
@@ -99,17 +101,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def embedders() -> dict[str, Measured]:
     """Everyone who is compared, loaded and warm."""
-    everyone = {PLAIN: Measured(PlainMiniLm().embed)}
-    for precision in ("float32", "int8"):
-        ours = MiniLmEmbeddings(precision=precision)
-        everyone[f"ringwall_minilm {precision}"] = Measured(lambda texts, ours=ours: _rows(ours, texts))
+    everyone = {PLAIN: Measured(PlainMiniLm(bundled_folder()).embed)}
+    for precision in get_args(Precision):
+        everyone[f"ringwall_minilm {precision}"] = Measured(_ours(precision))
     for measured in everyone.values():
         measured.embed(["a table by the window", "wine"])
     return everyone
 
 
-def _rows(ours: MiniLmEmbeddings, texts: list[str]) -> Rows:
-    return np.array(ours.embed_documents(texts), np.float32)
+def _ours(precision: Precision) -> Embed:
+    embeddings = MiniLmEmbeddings(precision=precision)
+    return lambda texts: np.array(embeddings.embed_documents(texts), np.float32)
 
 
 def line(name: str, measured: Measured, plain: Measured, *, passages: int) -> dict[str, Any]:

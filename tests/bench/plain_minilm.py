@@ -1,6 +1,7 @@
 """all-MiniLM-L6-v2 in plain numpy: what the plugin's vectors must agree with, and its speed is compared to.
 
-Texts are computed longest first, in padded and masked batches, as sentence-transformers does.
+One text after another: nothing is padded, and a passage keeps a core busy alone. Padded batches of 8 to 32
+passages, as sentence-transformers makes them, take one and a half times to twice as long here.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ Array = npt.NDArray[np.float32]
 
 HEADS: Final = 12
 LAYERS: Final = 6
-BATCH: Final = 32
 LONGEST: Final = 256
 
 
@@ -33,56 +33,39 @@ class PlainMiniLm:
 
     def embed(self, texts: Sequence[str]) -> Array:
         """Return a row of unit length for each text."""
-        tokens = [self._tokenizer.encode(text).ids for text in texts]
-        order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
-        rows = np.empty((len(tokens), 384), np.float32)
-        for start in range(0, len(order), BATCH):
-            batch = order[start : start + BATCH]
-            rows[batch] = self._forward(*_padded([tokens[i] for i in batch]))
-        return rows
+        return np.array([self._vector(self._tokenizer.encode(text).ids) for text in texts])
 
-    def _forward(self, ids: npt.NDArray[np.int64], mask: Array) -> Array:
+    def _vector(self, ids: list[int]) -> Array:
         w = self._weights
         x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.token_type_embeddings.weight"][0]
-        x = self._norm(x + w["embeddings.position_embeddings.weight"][: ids.shape[1]], "embeddings")
-        unseen = ((mask - 1) * np.float32(1e9))[:, None, None, :]
+        x = self._norm(x + w["embeddings.position_embeddings.weight"][: len(ids)], "embeddings")
         for layer in range(LAYERS):
-            x = self._layer(x, unseen, f"encoder.layer.{layer}")
-        mean = (x * mask[:, :, None]).sum(1) / mask.sum(1, keepdims=True)
-        rows: Array = mean / np.linalg.norm(mean, axis=1, keepdims=True)
-        return rows
+            x = self._layer(x, f"encoder.layer.{layer}")
+        mean = x.mean(0)
+        vector: Array = mean / np.linalg.norm(mean)
+        return vector
 
-    def _layer(self, x: Array, unseen: Array, name: str) -> Array:
+    def _layer(self, x: Array, name: str) -> Array:
         query, key, value = (self._heads(x, f"{name}.attention.self.{part}") for part in ("query", "key", "value"))
-        scores = query @ key.transpose(0, 1, 3, 2) * np.float32(query.shape[-1] ** -0.5) + unseen
-        seen = (_softmax(scores) @ value).transpose(0, 2, 1, 3).reshape(x.shape)
+        scores = query @ key.transpose(0, 2, 1) * np.float32(query.shape[-1] ** -0.5)
+        seen = (_softmax(scores) @ value).transpose(1, 0, 2).reshape(x.shape)
         x = self._norm(x + self._linear(seen, f"{name}.attention.output.dense"), f"{name}.attention.output")
         inner = _gelu(self._linear(x, f"{name}.intermediate.dense"))
         return self._norm(x + self._linear(inner, f"{name}.output.dense"), f"{name}.output")
 
     def _heads(self, x: Array, name: str) -> Array:
-        return self._linear(x, name).reshape(*x.shape[:2], HEADS, -1).transpose(0, 2, 1, 3)
+        return self._linear(x, name).reshape(len(x), HEADS, -1).transpose(1, 0, 2)
 
     def _linear(self, x: Array, name: str) -> Array:
-        flat = x.reshape(-1, x.shape[-1]) @ self._weights[f"{name}.weight"].T
-        flat += self._weights[f"{name}.bias"]
-        return flat.reshape(*x.shape[:-1], -1)
+        y: Array = x @ self._weights[f"{name}.weight"].T
+        y += self._weights[f"{name}.bias"]
+        return y
 
     def _norm(self, x: Array, name: str) -> Array:
         centred = x - x.mean(-1, keepdims=True)
         centred /= np.sqrt(np.square(centred).mean(-1, keepdims=True) + np.float32(1e-12))
         scaled: Array = centred * self._weights[f"{name}.LayerNorm.weight"] + self._weights[f"{name}.LayerNorm.bias"]
         return scaled
-
-
-def _padded(tokens: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.int64], Array]:
-    """The token ids as a rectangle, and a 1 wherever there is one."""
-    ids = np.zeros((len(tokens), max(map(len, tokens))), np.int64)
-    mask = np.zeros(ids.shape, np.float32)
-    for row, text in enumerate(tokens):
-        ids[row, : len(text)] = text
-        mask[row, : len(text)] = 1
-    return ids, mask
 
 
 def _softmax(scores: Array) -> Array:
