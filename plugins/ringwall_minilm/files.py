@@ -20,7 +20,6 @@ _WEIGHTS: Final = "model.safetensors"
 _LONGEST: Final = 256
 
 LAYERS: Final = 6
-_EACH_LAYER: Final = tuple(f"encoder.layer.{n}.intermediate.dense.weight" for n in range(LAYERS))
 
 Tensor = npt.NDArray[np.float32]
 
@@ -45,11 +44,11 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of the model by name, each of them float32."""
     path = folder / _WEIGHTS
     try:
-        weights: dict[str, Tensor] = load_file(path)
+        weights = {name: tensor.astype(np.float32, copy=False) for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise BadModelFile(f"the weights {path} cannot be read: {error}", expected="a safetensors file") from error
-    shapes = [weights[name].shape for name in _EACH_LAYER if name in weights]
-    if shapes != [(1536, 384)] * LAYERS or f"encoder.layer.{LAYERS}.intermediate.dense.weight" in weights:
+    widenings = [name for name in weights if name.endswith(".intermediate.dense.weight")]
+    if len(widenings) != LAYERS or any(weights[name].shape != (1536, 384) for name in widenings):
         raise BadModelFile(f"the weights {path} are another model's", expected="all-MiniLM-L6-v2")
     return weights
 

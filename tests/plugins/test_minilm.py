@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
+from safetensors.numpy import save_file
 
 from plain_minilm import PlainMiniLm
 from ringwall.data import Embeddings
@@ -93,10 +94,13 @@ def test_weights_that_are_not_installed_are_told_with_what_to_install(monkeypatc
         MiniLmEmbeddings()
 
 
-def test_a_folder_without_a_model_or_with_a_broken_one_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_or_with_a_broken_or_another_one_is_told(tmp_path: Path) -> None:
     with pytest.raises(BadModelFile, match=r"tokenizer\.json cannot be read"):
         MiniLmEmbeddings(tmp_path)
     (tmp_path / "tokenizer.json").write_text((bundled_folder() / "tokenizer.json").read_text("utf-8"), "utf-8")
     (tmp_path / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(BadModelFile, match=r"model\.safetensors cannot be read"):
+        MiniLmEmbeddings(tmp_path)
+    save_file({"encoder.layer.0.intermediate.dense.weight": np.zeros((8, 2))}, tmp_path / "model.safetensors")
+    with pytest.raises(BadModelFile, match="another model's"):
         MiniLmEmbeddings(tmp_path)
