@@ -47,6 +47,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "plugins": (
         "ringwall_casbin",
         "ringwall_chroma",
+        "ringwall_files",
         "ringwall_hosted",
         "ringwall_llama",
         "ringwall_minilm",

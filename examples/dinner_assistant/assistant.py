@@ -7,8 +7,7 @@ from pathlib import Path
 
 from booking import booking_tool
 from ringwall import App, Pipeline, Policy, Principal, PromptTemplate
-from ringwall.data.frontmatter import front_matter_readers
-from ringwall.data.ingest import IngestReport, read_folder
+from ringwall.data import IngestReport, front_matter_readers, read_folder
 from ringwall.model.base import ModelProvider, Sampling
 from ringwall.steps import Agent, Answer, Compose, Personalize, Plan, Remember, Retrieve
 from ringwall_casbin import CasbinPolicy
@@ -33,7 +32,7 @@ PIPELINE = (
     Pipeline(Plan, Personalize)
     | partial(Retrieve, k=2)
     | partial(Compose, template=PROMPT)
-    | partial(Agent, sampling=Sampling(max_tokens=48, frequency_penalty=0.3), rounds=3)
+    | partial(Agent, sampling=Sampling(max_tokens=48, frequency_penalty=0.6), rounds=3)
     | Answer
     | Remember
 )

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from ringwall.assembly import Assembly, Parts
 from ringwall.container import Wiring
+from ringwall.data.admit import Pending, Readers
 from ringwall.data.base import DocumentStore, Embeddings
-from ringwall.data.ingest import Ingestor, IngestReport, Readers, Refused
+from ringwall.data.ingest import Ingestor
+from ringwall.data.manifest import Manifest
 from ringwall.data.memory import MemoryStore as InMemoryDocuments
+from ringwall.data.outcome import IngestReport, Refused
 from ringwall.deployment import approvals
 from ringwall.deployment.approvals import Approval
 from ringwall.deployment.base import Policy
@@ -43,7 +46,7 @@ from ringwall.principal import TENANT_MARK, Principal
 from ringwall.run import Beginning, Sink, check_same_pipeline, fold, started
 from ringwall.schema import JSON
 from ringwall.steps import ordinary_pipeline
-from ringwall.turn import Citation, Turn, TurnStatus
+from ringwall.turn import Citation, Turn, TurnStatus, quotations
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -65,6 +68,12 @@ class RunResult:
     text: str = ""
     citations: tuple[Citation, ...] = ()
     waiting: tuple[Approval, ...] = ()
+
+    @property
+    def unfounded(self) -> tuple[str, ...]:
+        """What the answer quotes, between quotation marks, and no passage it was shown says word for word."""
+        founded = {quote for citation in self.citations for quote in citation.quotes}
+        return tuple(quote for quote in quotations(self.text) if quote not in founded)
 
     def __str__(self) -> str:
         return self.text
@@ -122,14 +131,23 @@ class App:
     # Filling
 
     async def ingest(
-        self, documents: Iterable[Document | tuple[str, str] | Refused], readers: Readers, *, tenant: str = ""
+        self,
+        documents: Iterable[Document | tuple[str, str] | Pending | Refused],
+        readers: Readers,
+        *,
+        tenant: str = "",
+        manifest: Manifest | None = None,
+        all_of: str | None = None,
     ) -> IngestReport:
         """Split, embed and store documents, each with its readers; the report says what became of each.
 
         `readers` is an ACL for all, or a function that says it of each; a document without readers is refused.
-        This is the deployer's door: no principal is asked about. Raises `StoreError`.
+        With a `manifest` only what changed is done; `all_of` then says that these are all the documents whose ids
+        begin so, and others are removed. This is the deployer's door: no principal is asked about.
+        Raises `StoreError`.
         """
-        return await Ingestor(self.documents, self.embeddings).ingest(documents, readers, tenant=tenant)
+        ingestor = Ingestor(self.documents, self.embeddings, manifest=manifest)
+        return await ingestor.ingest(documents, readers, tenant=tenant, all_of=all_of)
 
     # Asking
 

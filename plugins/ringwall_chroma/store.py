@@ -8,7 +8,7 @@ import fcntl
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from chromadb.api.client import Client
 from chromadb.config import Settings
 from chromadb.errors import ChromaError
 
-from ringwall.data.base import Chunk, DocumentStore, Match, Query, Vector
+from ringwall.data.base import Chunk, Match, Query, Scalar, StoreOfRecord, Vector
 from ringwall.data.vectors import check_vector, check_vectors
 from ringwall.errors import InvalidInput, StoreError
 from ringwall.principal import ACL, Grants
@@ -38,11 +38,12 @@ _MOST_IN_A_CLAUSE: Final = 30_000
 _COLUMNS: Final = ("ids", "documents", "metadatas", "distances", "embeddings")
 
 
-class ChromaStore(DocumentStore):
+class ChromaStore(StoreOfRecord):
     """Keeps chunks in the folder `path`, or in memory without one; finds them by their vectors (cosine).
 
     Every chunk needs a vector, and so does every query. A search is approximate in what it finds first,
-    never in what may be found. Work runs in threads, off the event loop.
+    never in what may be found; one with conditions on metadata looks at every chunk that its reader may read.
+    Work runs in threads, off the event loop.
 
     Raises `StoreError` if the folder cannot be opened, or another store has it open: two writers would silently
     lose vectors.
@@ -63,6 +64,7 @@ class ChromaStore(DocumentStore):
             undo.callback(self._client.close)
             self._chunks = self._collection(self._name)
             self._classes = _AclClasses(self._collection(f"{self._name}-readers"))
+            self._revisions = self._collection(f"{self._name}-revision")
             self._batch = self._client.get_max_batch_size()
             self._dimension = self._stored_dimension()
             undo.pop_all()
@@ -78,6 +80,19 @@ class ChromaStore(DocumentStore):
     async def search(self, query: Query, readable: Grants, k: int) -> list[Match]:
         """As in `DocumentStore`. Raises `InvalidInput` for a vector missing or of another dimension."""
         return await self._run("search", lambda: self._search(query, readable, k))
+
+    async def get(self, ids: Sequence[str], readable: Grants) -> list[Chunk]:
+        return await self._run("read chunks", lambda: self._get(ids, readable))
+
+    async def scan(self) -> AsyncIterator[Sequence[Chunk]]:
+        """As in `StoreOfRecord`; rows that something else put into the collection are left out."""
+        offset = 0
+        while batch := await self._run("read chunks", lambda: self._page(offset)):  # noqa: B023 (run at once)
+            yield [row.chunk(acl) for row in batch if (acl := self._classes.readers(row.acl)) is not None]
+            offset += len(batch)
+
+    async def revision(self) -> str:
+        return await self._run("read its revision", self._revision)
 
     async def delete(self, documents: Sequence[str]) -> None:
         await self._run("delete documents", lambda: self._delete(documents))
@@ -104,6 +119,7 @@ class ChromaStore(DocumentStore):
             _check(chunk)
         with self._writing:
             dimension = check_vectors(chunks, self._dimension)
+            self._touch()
             classes = self._classes.of(chunk.readers for chunk in chunks)
             for batch in _batches(chunks, self._batch):
                 self._chunks.upsert(
@@ -123,9 +139,20 @@ class ChromaStore(DocumentStore):
                 "a query without a vector", hint="give the retriever the embeddings the store was filled with"
             )
         check_vector(query.vector, self._dimension, of="the query")
-        found = sorted(self._found(query.vector, permitted, k), key=lambda row: (row.distance, row.id))
+        rows = self._filtered(query, permitted) if query.where else self._found(query.vector, permitted, k)
+        found = sorted(rows, key=lambda row: (row.distance, row.id))
         # A row whose readers were changed while Chroma was searching comes with its new class: leave it out.
         return [row.match(permitted[row.acl]) for row in found[:k] if row.acl in permitted]
+
+    def _filtered(self, query: Query, permitted: dict[str, ACL]) -> list[_Row]:
+        """All that meets the query's conditions. Chroma keeps metadata here as one text, which it cannot compare."""
+        assert query.vector is not None
+        return [
+            row
+            for classes in _batches(list(permitted), _MOST_IN_A_CLAUSE)
+            for row in self._all(query.vector, _among("acl", classes))
+            if query.admits(row.kept)
+        ]
 
     def _found(self, vector: Vector, permitted: dict[str, ACL], k: int) -> list[_Row]:
         """The nearest `k` of each clause that the permitted classes need: among them the nearest `k` of all."""
@@ -162,10 +189,35 @@ class ChromaStore(DocumentStore):
 
     def _all(self, vector: Vector, where: chromadb.Where | None) -> list[_Row]:
         found = self._chunks.get(where=where, include=["documents", "metadatas", "embeddings"])
+        if not found["ids"]:
+            return []
         return _rows({**found, "distances": _distances(np.asarray(found["embeddings"]), np.asarray(vector))})
+
+    def _get(self, ids: Sequence[str], readable: Grants) -> list[Chunk]:
+        permitted = self._classes.readable(readable)
+        wanted = [id for id in dict.fromkeys(ids) if id and _is_storable(id)]
+        found: dict[str, _Row] = {}
+        for batch in _batches(wanted, self._batch):
+            rows = self._chunks.get(ids=batch, include=["documents", "metadatas", "embeddings"])
+            found |= {row.id: row for row in _stored(rows)}
+        rows_in_order = [found[id] for id in wanted if id in found]
+        return [row.chunk(permitted[row.acl]) for row in rows_in_order if row.acl in permitted]
+
+    def _page(self, offset: int) -> list[_Row]:
+        fields: chromadb.Include = ["documents", "metadatas", "embeddings"]
+        return _stored(self._chunks.get(limit=1000, offset=offset, include=fields))
+
+    def _revision(self) -> str:
+        with self._writing:  # never in the middle of a change, which is announced first
+            found = self._revisions.get(include=["documents"])
+        return (found["documents"] or [""])[0]
+
+    def _touch(self) -> None:
+        self._revisions.upsert(ids=["now"], documents=[uuid.uuid4().hex], embeddings=np.zeros((1, 1), np.float32))
 
     def _delete(self, documents: Sequence[str]) -> None:
         with self._writing:
+            self._touch()
             for batch in _batches(_storable(documents), _MOST_IN_A_CLAUSE):
                 self._chunks.delete(where=_among("document", batch))
 
@@ -173,6 +225,7 @@ class ChromaStore(DocumentStore):
         if not _is_storable(*readers):
             raise InvalidInput(f"the readers {readers!r}", expected="grants that UTF-8 can hold")
         with self._writing:
+            self._touch()
             acl = self._classes.of([readers])[readers]
             for names in _batches(_storable(documents), _MOST_IN_A_CLAUSE):
                 ids = self._chunks.get(where=_among("document", names), include=[])["ids"]
@@ -187,6 +240,7 @@ class ChromaStore(DocumentStore):
             if self._in_memory:
                 self._client.delete_collection(self._name)
                 self._client.delete_collection(f"{self._name}-readers")
+                self._client.delete_collection(f"{self._name}-revision")
             self._client.close()
             if self._folder_lock is not None:
                 self._folder_lock.close()
@@ -234,6 +288,10 @@ class _AclClasses:
         """The classes that somebody who holds `grants` may read."""
         return {name: self._acls[name] for grant in grants for name in self._opened_by.get(grant, ())}
 
+    def readers(self, name: str) -> ACL | None:
+        """The ACL of a class; None for one that was never stored."""
+        return self._acls.get(name)
+
     def _know(self, acl: ACL) -> None:
         name = _class(acl)
         self._acls[name] = acl
@@ -257,19 +315,27 @@ class _Row:
         """The class of its readers; nobody's for a row that something else put there."""
         return str((self.metadata or {}).get("acl", ""))
 
-    def match(self, readers: ACL) -> Match:
-        kept = self.metadata or {}
-        chunk = Chunk(
+    @property
+    def kept(self) -> dict[str, Scalar]:
+        """The metadata that came with the chunk."""
+        metadata: dict[str, Scalar] = json.loads((self.metadata or {}).get("metadata", "{}"))
+        return metadata
+
+    def chunk(self, readers: ACL) -> Chunk:
+        row = self.metadata or {}
+        return Chunk(
             self.id,
-            kept["document"],
+            row["document"],
             self.text,
             readers,
-            start=kept["start"],
-            end=kept["end"],
+            start=row["start"],
+            end=row["end"],
             vector=tuple(map(float, self.vector)),
-            metadata=json.loads(kept["metadata"]),
+            metadata=self.kept,
         )
-        return Match(chunk, 1.0 - self.distance)
+
+    def match(self, readers: ACL) -> Match:
+        return Match(self.chunk(readers), 1.0 - self.distance)
 
 
 def _among(key: str, values: Iterable[str]) -> chromadb.Where:
@@ -278,6 +344,11 @@ def _among(key: str, values: Iterable[str]) -> chromadb.Where:
 
 def _rows(found: Mapping[str, Any]) -> list[_Row]:
     return [_Row(*row) for row in zip(*(found[name] for name in _COLUMNS), strict=True)]
+
+
+def _stored(found: Mapping[str, Any]) -> list[_Row]:
+    """Rows that were read, not searched for: their distance is 0."""
+    return _rows({**found, "distances": [0.0] * len(found["ids"])})
 
 
 def _distances(vectors: FloatArray, vector: FloatArray) -> list[float]:

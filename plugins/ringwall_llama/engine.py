@@ -77,9 +77,7 @@ class Engine:
         check_gguf(path)
         llama_cpp.llama_log_set(_to_log, None)
         llama_cpp.llama_backend_init()
-        self._model: Any = llama_cpp.llama_model_load_from_file(
-            os.fsencode(path), llama_cpp.llama_model_default_params()
-        )
+        self._model: Any = llama_cpp.llama_model_load_from_file(os.fsencode(path), _model_params())
         if not self._model:
             raise BadModelFile(f"llama.cpp cannot load {path}", hint="the log `ringwall.llama` says why")
         self._vocab: Any = llama_cpp.llama_model_get_vocab(self._model)
@@ -303,6 +301,17 @@ def _chain(first: Any, sampling: Sampling) -> Any:
     for sampler in [first, *samplers] if first else samplers:
         llama_cpp.llama_sampler_chain_add(chain, sampler)
     return chain
+
+
+def _model_params() -> Any:
+    """llama.cpp's own, without its kernels for AMX: they end the process.
+
+    Compilers drop the tile configuration they set up, and the processor faults on what is left
+    (llama.cpp issue 20824). A build without them (`scripts/setup` makes one) keeps its other repacked kernels.
+    """
+    params = llama_cpp.llama_model_default_params()
+    params.use_extra_bufts = b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info()
+    return params
 
 
 def _params(context: int, threads: int | None) -> Any:

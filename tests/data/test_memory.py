@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from ringwall.data import Chunk, DocumentStore, Match, MemoryStore, Query
-from ringwall.data.contract import DocumentStoreContract
+from ringwall.data.contract import StoreOfRecordContract
 from ringwall.principal import ACL, PUBLIC, Principal
 
 ANA = Principal.user("ana").vouched_grants
 OPEN, STAFF = ACL.of(PUBLIC), ACL.of("role:staff")
 
 
-class TestMemoryStore(DocumentStoreContract):
+class TestMemoryStore(StoreOfRecordContract):
     @pytest.fixture
     def store(self) -> DocumentStore:
         return MemoryStore()

@@ -20,12 +20,12 @@ from tests.leaks.world import (
     DOORS,
     ERRORS,
     EVERYTHING,
+    OUTBOX,
     QUESTIONS,
     RECEIVERS,
     Ask,
     Fate,
     Hijacked,
-    Outbox,
     Secret,
     Stage,
     Words,
@@ -87,11 +87,11 @@ class Play:
         self.world, self.asks = world, asks
         self.far = Hijacked(asks, principal=world.far, location=Location.REMOTE)
         self.near = Hijacked(asks, principal=Principal("model:near"), location=Location.IN_PROCESS)
-        self.outbox = Outbox(world.peeked)
+        OUTBOX.open(world)
         self.app = App(
             policy=Rules(world.rules),
             model=[self.far, self.near] if world.has_local_model else self.far,
-            tools=self.outbox.tools,
+            tools=OUTBOX.tools,
             pipeline=EVERYTHING,
         )
 
@@ -160,4 +160,4 @@ async def play_and_look_everywhere(play: Play) -> None:
         shown |= fate.shown
         sent |= fate.sent
     assert {*play.far.shown, *play.near.shown} == shown
-    assert set(play.outbox.sent) == sent
+    assert set(OUTBOX.sent) == sent

@@ -72,6 +72,11 @@ def words_in(*texts: object) -> Words:
     return frozenset(re.findall(r"secret-[\w-]+", "\n".join(map(str, texts))))
 
 
+def words_shown(request: ModelRequest) -> Words:
+    """The words of secrets in what a model is shown."""
+    return words_in([(message.content, getattr(message, "tool_calls", ())) for message in request.messages])
+
+
 def words_of(secrets: Iterable[Secret]) -> Words:
     return frozenset(secret.word for secret in secrets if secret.word)
 
@@ -223,7 +228,7 @@ class Hijacked(ScriptedModel):
         return self._principal
 
     def tell(self, request: ModelRequest) -> Reply:
-        shown = words_in(*request.messages)
+        shown = words_shown(request)
         self.shown.append((self.principal.id, shown))
         ask = next(ask for word, ask in self._asks.items() if word in shown)
         said = sum(message.type == "ai" for message in request.messages)
@@ -237,10 +242,11 @@ class Hijacked(ScriptedModel):
 
 
 class Outbox:
-    """Tools, and what each receiver was sent through them."""
+    """Tools, and what each receiver was sent through them; made once, and opened anew for every stage."""
 
-    def __init__(self, peeked: Secret) -> None:
+    def __init__(self) -> None:
         self.sent: list[tuple[str, Words]] = []
+        self._peeked = ""
         nothing = Label()
 
         @tool(effect="write", control=(), label=nothing)
@@ -258,12 +264,20 @@ class Outbox:
             self.sent.append(("tool:book", words_in(text)))
             return "booked"
 
-        @tool(effect="read", label=peeked.label("tool:peek"))
+        @tool(effect="read")
         async def peek(text: str) -> str:
             self.sent.append(("tool:peek", words_in(text)))
-            return peeked.text
+            return self._peeked
 
+        self.peek = peek
         self.tools: tuple[Tool, ...] = (post, mail, book, peek)
+
+    def open(self, stage: Stage) -> None:
+        self.sent.clear()
+        self._peeked, self.peek.label = stage.peeked.text, stage.peeked.label("tool:peek")
+
+
+OUTBOX: Final = Outbox()
 
 
 # The doors, each with all that it lets out

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from ringwall.data import Chunk, DocumentStore, Query
-from ringwall.data.contract import QUESTION, DocumentStoreContract, chunk
+from ringwall.data.contract import QUESTION, StoreOfRecordContract, chunk
 from ringwall.errors import InvalidInput, StoreError
 from ringwall.principal import ACL, PUBLIC, Principal
 from ringwall_chroma import ChromaStore
@@ -24,7 +24,7 @@ BEN = Principal.user("ben", "staff").vouched_grants
 OPEN, STAFF = ACL.of(PUBLIC), ACL.of("role:staff")
 
 
-class TestChromaStore(DocumentStoreContract):
+class TestChromaStore(StoreOfRecordContract):
     @pytest_asyncio.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[DocumentStore]:
         store = ChromaStore(tmp_path / "documents")

@@ -6,12 +6,14 @@ A plugin author reads this file alone. Subclass `DocumentStore`, then run `ringw
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import eq, ge, gt, le, lt, ne
 from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, Final, Literal, NamedTuple, Protocol, Self, cast, runtime_checkable
 
+from ringwall.errors import InvalidInput
 from ringwall.label import Label, Source
 from ringwall.principal import ACL, Grants
 
@@ -63,12 +65,72 @@ class Match(NamedTuple):
         return self.chunk.label
 
 
+Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in"]
+
+_COMPARE: Final[Mapping[str, Callable[[Any, Any], bool]]] = MappingProxyType(
+    {"==": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a chunk's metadata must say: `Condition("year", ">=", 2024)`, `Condition("kind", "in", ("menu", "wine"))`.
+
+    A chunk without the key meets no condition on it, not even `!=`; a number and a text are never equal, and
+    neither is less than the other. True and False compare with each other only.
+    Raises `InvalidInput` for an operator there is none of, an empty `in`, NaN, or an order of truth values.
+    """
+
+    key: str
+    operator: Operator
+    value: Scalar | tuple[Scalar, ...]
+
+    def __post_init__(self) -> None:
+        among = isinstance(self.value, tuple)
+        if self.operator not in (*_COMPARE, "in") or among != (self.operator == "in") or not self.key:
+            raise InvalidInput(
+                f"the condition {self.key!r} {self.operator!r} {self.value!r}",
+                expected="a key, one of == != < <= > >= with a value, or `in` with a tuple of values",
+            )
+        ordered = self.operator in ("<", "<=", ">", ">=")
+        if not self.values or any(v != v or (ordered and isinstance(v, bool)) for v in self.values):
+            raise InvalidInput(f"the condition {self.key!r} {self.operator!r} {self.value!r} means nothing")
+
+    @property
+    def values(self) -> tuple[Scalar, ...]:
+        """The value, or the values of `in`."""
+        return self.value if isinstance(self.value, tuple) else (self.value,)
+
+    def admits(self, metadata: Mapping[str, Scalar]) -> bool:
+        """Whether a chunk with this metadata meets the condition."""
+        found = metadata.get(self.key)
+        if found is None:
+            return False
+        if self.operator == "in":
+            return any(_same_kind(found, value) and found == value for value in self.values)
+        if not _same_kind(found, cast(Scalar, self.value)):
+            return self.operator == "!="
+        return _COMPARE[self.operator](found, self.value)
+
+
+def _same_kind(a: Scalar, b: Scalar) -> bool:
+    return isinstance(a, str) is isinstance(b, str) and isinstance(a, bool) is isinstance(b, bool)
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to look for: its words, and their embedding if the store was filled with embeddings."""
+    """What to look for: its words, and their embedding if the store was filled with embeddings.
+
+    Only chunks that meet every condition of `where` are found.
+    """
 
     text: str
     vector: Vector | None = None
+    where: tuple[Condition, ...] = ()
+
+    def admits(self, metadata: Mapping[str, Scalar]) -> bool:
+        """Whether a chunk with this metadata meets every condition."""
+        return all(condition.admits(metadata) for condition in self.where)
 
 
 class DocumentStore(ABC):
@@ -93,8 +155,21 @@ class DocumentStore(ABC):
         """Return at most `k` matches, best first, of what somebody who holds `readable` may read."""
 
     @abstractmethod
+    async def get(self, ids: Sequence[str], readable: Grants) -> list[Chunk]:
+        """Return the chunks of these ids that somebody who holds `readable` may read, each once, in the order asked.
+
+        Unknown ids and hidden ones are left out alike.
+        """
+
+    @abstractmethod
     async def delete(self, documents: Sequence[str]) -> None:
         """Remove every chunk of these documents; unknown ids are fine."""
+
+    async def replace(self, documents: Sequence[str], chunks: Sequence[Chunk]) -> None:
+        """Put `chunks` in the place of all that these documents had; a store with transactions does it in one."""
+        await self.delete(documents)
+        if chunks:
+            await self.upsert(chunks)
 
     @abstractmethod
     async def set_readers(self, documents: Sequence[str], readers: ACL) -> None:
@@ -102,6 +177,21 @@ class DocumentStore(ABC):
 
     async def close(self) -> None:
         """Release what the store holds; called once, by the app that opened it."""
+
+
+class StoreOfRecord(DocumentStore):
+    """A store that can tell all it holds, so that indexes, checks and copies can be made of it.
+
+    `scan` and `revision` are the deployer's door: they ask about no reader, and no step is ever given them.
+    """
+
+    @abstractmethod
+    def scan(self) -> AsyncIterator[Sequence[Chunk]]:
+        """Every chunk with its vector, in batches, in no order; what changes meanwhile may be seen or not."""
+
+    @abstractmethod
+    async def revision(self) -> str:
+        """Differs after any change, by whichever process, from what it was before."""
 
 
 @runtime_checkable

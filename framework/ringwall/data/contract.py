@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ringwall.data.base import Chunk, DocumentStore, Embeddings, Match, Query, Scalar
+from ringwall.data.base import Chunk, Condition, DocumentStore, Embeddings, Match, Query, Scalar, StoreOfRecord
 from ringwall.errors import InvalidInput
 from ringwall.principal import ACL, PUBLIC, Grants, Principal
 
@@ -172,6 +172,49 @@ class DocumentStoreContract:
         if self.scores_like_a_store_of_its_own:
             assert [m.score for m in beside_hidden] == pytest.approx([m.score for m in alone], abs=1e-6)
 
+    @_examples
+    @given(history=_histories, readable=_readables)
+    async def test_chunks_are_read_by_their_ids_as_far_as_the_reader_may_read_them(
+        self, store: DocumentStore, history: Sequence[_Change], readable: Grants
+    ) -> None:
+        model = await _filled(store, history)
+        ids = [*sorted(model.chunks, reverse=True), "nobody's", *sorted(model.chunks)]
+        expected = model.readable(readable)
+        found = await store.get(ids, readable)
+        assert [_plain(c) for c in found] == [_plain(expected[id]) for id in dict.fromkeys(ids) if id in expected]
+
+    @pytest.mark.parametrize(
+        ("condition", "found"),
+        [
+            (Condition("year", "==", 2024), {"a"}),
+            (Condition("year", "!=", 2024), {"b", "c"}),
+            (Condition("year", ">", 2023.5), {"a"}),
+            (Condition("year", "<=", 2023), {"b"}),
+            (Condition("year", "in", (2023, "2024")), {"b"}),
+            (Condition("kind", "==", "menu"), {"a", "b"}),
+            (Condition("kind", ">=", "menu"), {"a", "b", "c"}),
+            (Condition("year", ">=", ""), {"c"}),
+            (Condition("open", "==", True), {"a"}),
+            (Condition("open", "==", 1), set()),
+            (Condition("nothing", "!=", "x"), set()),
+            (Condition('"; --', "==", "'"), set()),
+        ],
+        ids=str,
+    )
+    async def test_only_what_meets_the_conditions_is_found(
+        self, store: DocumentStore, condition: Condition, found: set[str]
+    ) -> None:
+        described: dict[str, dict[str, Scalar]] = {
+            "a": {"year": 2024, "kind": "menu", "open": True},
+            "b": {"year": 2023, "kind": "menu", "open": False},
+            "c": {"year": "n/a", "kind": "wine", "open": 0},
+            "d": {},
+        }
+        await store.upsert([replace(chunk(id, _PUBLIC), metadata=metadata) for id, metadata in described.items()])
+        await store.upsert([replace(chunk("hidden", _STAFF), metadata=described["a"])])
+        matches = await store.search(replace(QUESTION, where=(condition,)), ANA.vouched_grants, 5)
+        assert _ids(matches) == found
+
     async def test_a_reader_is_not_starved_by_better_matches_that_are_hidden(self, store: DocumentStore) -> None:
         await store.upsert([chunk(f"hidden {n}", _STAFF, "which table is free") for n in range(1000)])
         await store.upsert([chunk(f"open {n}", _PUBLIC, "some table") for n in range(5)])
@@ -281,6 +324,34 @@ class DocumentStoreContract:
         readers = [ANA, BEN] * 10
         results = await asyncio.gather(*(store.search(QUESTION, r.vouched_grants, 5) for r in readers))
         assert [_ids(result) for result in results] == [{"ana's"}, {"staff's"}] * 10
+
+
+class StoreOfRecordContract(DocumentStoreContract):
+    """What a store must also pass from which indexes and copies are made. The fixture `store` gives an empty one."""
+
+    @_examples
+    @given(history=_histories)
+    async def test_a_scan_yields_every_chunk_once(self, store: StoreOfRecord, history: Sequence[_Change]) -> None:
+        model = await _filled(store, history)
+        scanned = [chunk async for batch in store.scan() for chunk in batch]
+        assert {c.id: _plain(c) for c in scanned} == {id: _plain(c) for id, c in model.chunks.items()}
+        assert len(scanned) == len(model.chunks)
+        for c in scanned:
+            assert c.vector == pytest.approx(model.chunks[c.id].vector, abs=1e-3)
+
+    async def test_every_change_gives_another_revision_and_a_search_none(self, store: StoreOfRecord) -> None:
+        seen = [await store.revision()]
+        for change in (
+            _Upsert((chunk("a", _PUBLIC), chunk("b", _STAFF))),
+            _SetReaders(("a",), _STAFF),
+            _Upsert((chunk("a", _STAFF),)),
+            _Delete(("b",)),
+        ):
+            await _change(store, change)
+            seen.append(await store.revision())
+            await store.search(QUESTION, BEN.vouched_grants, 5)
+            assert await store.revision() == seen[-1]
+        assert len(set(seen)) == len(seen)
 
 
 class EmbeddingsContract:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-import re
+import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from operator import mul
 from typing import Final
 
-from ringwall.data.base import Chunk, DocumentStore, Match, Query, Vector
+from ringwall.data.base import Chunk, Match, Query, StoreOfRecord, Vector
+from ringwall.data.feedback import PASSAGES, asked, expanded
 from ringwall.data.fuse import DENSE_WEIGHT, fuse
+from ringwall.data.lexical import rarity, saturation, words
 from ringwall.data.vectors import check_vector, check_vectors
 from ringwall.principal import ACL, Grant, Grants
 
-_K1: Final = 1.2
-_B: Final = 0.75
 _VIEWS_KEPT: Final = 1024
-_WORD: Final = re.compile(r"\b\w+?(?=s?\b)")  # a plural and its singular are one word
+_BATCH: Final = 1000
 
 
-class MemoryStore(DocumentStore):
+class MemoryStore(StoreOfRecord):
     """BM25 over words and cosine over vectors, fused; nothing survives the process.
 
     Chunks stand on shelves, one for each ACL, and a search walks the shelves that its reader may open and
@@ -38,11 +38,13 @@ class MemoryStore(DocumentStore):
         self._shelves: dict[ACL, _Shelf] = {}
         self._opens: dict[Grant, set[ACL]] = {}
         self._views: dict[Grants, _View] = {}
+        self._changes = 0
+        self._born = uuid.uuid4().hex
 
     async def upsert(self, chunks: Sequence[Chunk]) -> None:
         """As in `DocumentStore`. Raises `InvalidInput` for vectors not finite or not of one dimension."""
         self._dimension = check_vectors(chunks, self._dimension)
-        self._views.clear()
+        self._changed()
         for chunk in chunks:
             self._take(chunk.id)
             self._put(_Entry(chunk))
@@ -52,25 +54,55 @@ class MemoryStore(DocumentStore):
         view = self._views.get(readable) or self._view(readable)
         if k < 1 or not view.shelves:
             return []
-        scores = view.lexical(query.text)
+        dense: dict[_Entry, float] = {}
         if query.vector is not None:
             check_vector(query.vector, self._dimension, of="the query")
-            scores = fuse(scores, view.dense(query.vector), dense_weight=self._dense_weight)
-        ranked = sorted([(-score, entry.chunk.id, entry.chunk) for entry, score in scores.items()])
-        return [Match(chunk, -score) for score, _, chunk in ranked[:k]]
+            dense = view.dense(query.vector)
+        question = asked(words(query.text))
+        ranked = self._ranked(view.lexical(question), dense, query)
+        if len(ranked) > k:
+            best = [(entry.words, -score) for score, _, entry in ranked[:PASSAGES]]
+            ranked = self._ranked(view.lexical(expanded(question, best)), dense, query)
+        return [Match(entry.chunk, -score) for score, _, entry in ranked[:k]]
+
+    async def get(self, ids: Sequence[str], readable: Grants) -> list[Chunk]:
+        entries = [self._entries[id] for id in dict.fromkeys(ids) if id in self._entries]
+        return [entry.chunk for entry in entries if entry.chunk.readers.admits(readable)]
+
+    async def scan(self) -> AsyncIterator[Sequence[Chunk]]:
+        chunks = [entry.chunk for entry in self._entries.values()]
+        for first in range(0, len(chunks), _BATCH):
+            yield chunks[first : first + _BATCH]
+
+    async def revision(self) -> str:
+        return f"{self._born}-{self._changes}"
 
     async def delete(self, documents: Sequence[str]) -> None:
-        self._views.clear()
+        self._changed()
         for chunk in self._chunks_of(documents):
             self._take(chunk)
 
     async def set_readers(self, documents: Sequence[str], readers: ACL) -> None:
-        self._views.clear()
+        self._changed()
         for chunk in self._chunks_of(documents):
             entry = self._take(chunk)
             if entry is not None:
                 entry.chunk = entry.chunk.read_by(readers)
                 self._put(entry)
+
+    def _ranked(
+        self, lexical: Mapping[_Entry, float], dense: Mapping[_Entry, float], query: Query
+    ) -> list[tuple[float, str, _Entry]]:
+        """Best first; with the id, so that equal scores are in one order."""
+        scores = fuse(lexical, dense, dense_weight=self._dense_weight)
+        found = [(-score, entry.chunk.id, entry) for entry, score in scores.items()]
+        if query.where:
+            found = [row for row in found if query.admits(row[2].chunk.metadata)]
+        return sorted(found)
+
+    def _changed(self) -> None:
+        self._changes += 1
+        self._views.clear()
 
     def _chunks_of(self, documents: Iterable[str]) -> list[str]:
         return [chunk for document in set(documents) for chunk in self._documents.get(document, ())]
@@ -115,7 +147,7 @@ class _Entry:
 
     def __init__(self, chunk: Chunk) -> None:
         self.chunk = chunk
-        self.words = Counter(_words(chunk.text))
+        self.words = Counter(words(chunk.text))
         self.length = self.words.total()
         self.unit = _unit(chunk.vector) if chunk.vector is not None else None
 
@@ -156,15 +188,15 @@ class _View:
         self._mean = (sum(shelf.length for shelf in shelves) / self._count if self._count else 0.0) or 1.0
         self._weights: dict[str, dict[_Entry, float]] = {}
 
-    def lexical(self, text: str) -> dict[_Entry, float]:
-        """BM25 of every readable chunk that shares a word with `text`."""
+    def lexical(self, question: Mapping[str, float]) -> dict[_Entry, float]:
+        """BM25 of every readable chunk that shares a word with the question, each word counting what it says."""
         scores: dict[_Entry, float] = {}
-        for word in _words(text):
+        for word, counts in question.items():
             weights = self._weights.get(word)
             if weights is None:
                 weights = self._weigh(word)
             for entry, weight in weights.items():
-                scores[entry] = scores.get(entry, 0.0) + weight
+                scores[entry] = scores.get(entry, 0.0) + counts * weight
         return scores
 
     def dense(self, vector: Vector) -> dict[_Entry, float]:
@@ -180,19 +212,14 @@ class _View:
         found = [item for shelf in self.shelves for item in shelf.postings.get(word, _NOWHERE).items()]
         if not found:
             return {}  # not kept: words that users invent must not fill the memory
-        rarity = math.log(1.0 + (self._count - len(found) + 0.5) / (len(found) + 0.5))
+        rare = rarity(len(found), self._count)
         weights = self._weights[word] = {
-            entry: rarity * n * (_K1 + 1.0) / (n + _K1 * (1.0 - _B + _B * entry.length / self._mean))
-            for entry, n in found
+            entry: rare * saturation(times, entry.length, self._mean) for entry, times in found
         }
         return weights
 
 
 _NOWHERE: Final[Mapping[_Entry, int]] = {}
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
 
 
 def _unit(vector: Vector) -> Vector:

@@ -42,17 +42,29 @@ class GatedStore(DocumentStore):
         allowed = readable & await self._log.policy.grants(self._log.principal)
         matches = await self._inner.search(query, allowed, k)
         for match in matches:
-            if match.chunk.readers.isdisjoint(allowed):
-                raise StoreError(
-                    f"{type(self._inner).__name__} returned a passage that the reader may not read",
-                    hint="do not use this store until it passes `ringwall.data.contract`",
-                )
+            self._check(match.chunk, allowed)
         milliseconds = round((time.perf_counter() - began) * 1e3, 3)
         found: list[JSON] = [m.chunk.id for m in matches]
-        self._log.note(
-            "data.searched", {"k": k, "found": found, "ms": milliseconds}, label=join([m.chunk.label for m in matches])
-        )
+        scores: list[JSON] = [m.score for m in matches]
+        body: dict[str, JSON] = {"k": k, "found": found, "scores": scores, "ms": milliseconds}
+        self._log.note("data.searched", body, label=join([m.chunk.label for m in matches]))
         return matches
+
+    async def get(self, ids: Sequence[str], readable: Grants) -> list[Chunk]:
+        allowed = readable & await self._log.policy.grants(self._log.principal)
+        chunks = await self._inner.get(ids, allowed)
+        for chunk in chunks:
+            self._check(chunk, allowed)
+        found: list[JSON] = [chunk.id for chunk in chunks]
+        self._log.note("data.read", {"found": found}, label=join([chunk.label for chunk in chunks]))
+        return chunks
+
+    def _check(self, chunk: Chunk, allowed: Grants) -> None:
+        if chunk.readers.isdisjoint(allowed):
+            raise StoreError(
+                f"{type(self._inner).__name__} returned a passage that the reader may not read",
+                hint="do not use this store until it passes `ringwall.data.contract`",
+            )
 
     async def upsert(self, chunks: Sequence[Chunk]) -> None:
         await self._may_write()

@@ -1,0 +1,5 @@
+"""A vector index with the readers inside: what may not be read is not searched."""
+
+from ringwall_index.vectors import AuthorisedVectors, Found, View
+
+__all__ = ["AuthorisedVectors", "Found", "View"]
