@@ -191,6 +191,8 @@ class Planner:
         self._bitmap: Bytes = np.zeros(-(-len(segment) // 64) * 8, np.uint8)
         self._selector = Selector(self._bitmap)
         self._seen = 0
+        if segment.shelves is not None:
+            self._look_up_shelves(segment.shelves)
         self._prepare()
 
     def plan(self) -> Plan:
@@ -233,8 +235,7 @@ class Planner:
             self._plan = Plan(segment, self._selector, self._rows, "rows", self._selector.slots())
             return
         expected = segment.traits.at(self._rows / int(clusters.sizes[self._counts > 0].sum()))
-        by_class = self._on_shelves(shelves)
-        way = self._forced or self._cheapest(expected, by_class)
+        way = self._forced or self._cheapest(expected)
         self._plan = Plan(
             segment,
             self._selector,
@@ -242,17 +243,17 @@ class Planner:
             way,
             self._selector.slots() if way == "rows" else None,
             expected,
-            self._near(clusters),
-            by_class,
+            self._near(clusters) if way == "clusters" else None,
+            self._by_class(shelves) if way == "shelves" else None,
         )
 
-    def _cheapest(self, expected: Band, by_class: _ByClass) -> Way:
+    def _cheapest(self, expected: Band) -> Way:
         traits = self.segment.traits
-        exact = len(by_class.loose) + expected.shelf_fetched
+        exact = len(self._tiny) + sum(map(len, self.segment.log)) + expected.shelf_fetched
         costs: dict[Way, float] = {
             "rows": self._rows * traits.row_ns,
             "shelves": traits.start_ns
-            + len(by_class.lists) * traits.shelf_ns
+            + len(self._shelved) * traits.shelf_ns
             + self._rows * traits.code_ns
             + exact * traits.row_ns,
             "clusters": expected.cluster_ns,
@@ -268,14 +269,20 @@ class Planner:
             min(lists, max(_FIRST_LISTS, round(_FIRST_ROWS * lists / self._rows))),
         )
 
-    def _on_shelves(self, shelves: Shelves) -> _ByClass:
+    def _look_up_shelves(self, shelves: Shelves) -> None:
+        """The shelves of the permitted classes, and the rows of those that have none."""
         segment = self.segment
         mine = self._permitted.take(segment.ranked, mode="clip")
         listed = shelves.list_of_class >= 0
-        lists = shelves.list_of_class[mine & listed].astype(np.int64)
-        tiny = [np.arange(segment.bounds[rank], segment.bounds[rank + 1]) for rank in np.flatnonzero(mine & ~listed)]
-        loose = np.unique(np.concatenate([*tiny, *segment.log, _NONE]))
-        home = segment.home[loose]
-        elsewhere = ~listed[np.searchsorted(segment.ranked, home)] | ~self._permitted.take(home, mode="clip")
-        loose = loose[elsewhere & self._permitted.take(segment.classes[loose], mode="clip")]
-        return _ByClass(lists, np.zeros(len(lists), np.float32), loose)
+        self._shelved = shelves.list_of_class[mine & listed].astype(np.int64)
+        self._tiny = np.flatnonzero(np.repeat(mine & ~listed, np.diff(segment.bounds)))
+
+    def _by_class(self, shelves: Shelves) -> _ByClass:
+        segment = self.segment
+        moved = np.unique(np.concatenate([*segment.log, _NONE]))
+        home = segment.home[moved]
+        is_tiny = shelves.list_of_class[np.searchsorted(segment.ranked, home)] < 0
+        moved = moved[is_tiny | ~self._permitted.take(home, mode="clip")]
+        loose = np.union1d(self._tiny, moved)
+        loose = loose[self._permitted.take(segment.classes[loose], mode="clip")]
+        return _ByClass(self._shelved, np.zeros(len(self._shelved), np.float32), loose)

@@ -197,6 +197,13 @@ def test_equal_vectors_do_not_crowd_each_other_out() -> None:
         assert len(index.search(vectors[0], index.view(permitted), 10).rows) == 10
 
 
+def test_a_question_of_zeros_is_answered_too(saved: Path) -> None:
+    index = AuthorisedVectors.open(saved)
+    for permitted in (range(1), range(10), range(CLASSES)):
+        found = index.search(np.zeros(DIMENSIONS), index.view(permitted), 10)
+        assert found.scores.tolist() == [0.0] * 10
+
+
 def test_nothing_is_found_where_nothing_is_permitted_or_there(saved: Path) -> None:
     index = AuthorisedVectors.open(saved)
     query = embeddings(1, seed=1)[0]
