@@ -20,12 +20,16 @@ HEAVY = {
     "llama_cpp",
     "lxml",
     "numpy",
+    "onnx",
+    "onnxruntime",
     "openpyxl",
     "pptx",
     "pypdfium2",
+    "safetensors",
     "selectolax",
     "sqlalchemy",
     "stamina",
+    "tokenizers",
     "wordllama",
 }
 """What plugins need, and what the core needs only later: `import ringwall` must load none of it."""

@@ -50,6 +50,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall_files",
         "ringwall_hosted",
         "ringwall_llama",
+        "ringwall_minilm",
         "ringwall_sql",
         "ringwall_wordllama",
     ),
