@@ -21,10 +21,10 @@ from ringwall_index.segment import Band, Clusters, Segment, Shelves, Traits
 
 _QUESTIONS: Final = 128
 _K: Final = 10
-_KEPT: Final = 0.97
+_KEPT: Final = 0.98
 """The part of the right answers that the choice of lists must let through."""
 
-_KEPT_BY_CODES: Final = 0.9
+_KEPT_BY_CODES: Final = 0.94
 """The part that must lie within the error: most of the others are compared anyway, being among the candidates."""
 
 _SHARES: Final = (1.0, 0.3, 0.1, 0.03, 0.01)

@@ -80,6 +80,8 @@ Array = np.ndarray[Any, Any]
 
 def _built(segment: Segment) -> dict[str, Writer]:
     arrays: dict[str, Array] = {"keys.npy": segment.keys, "vectors.npy": segment.vectors, "home.npy": segment.home}
+    if segment.order is not None:
+        arrays["order.npy"] = segment.order
     writers: dict[str, Writer] = {}
     clusters, shelves = segment.clusters, segment.shelves
     if clusters is not None and shelves is not None:
@@ -182,6 +184,7 @@ def _segment(names: Mapping[str, Path], manifest: Mapping[str, Any]) -> Segment:
         shelves,
         Traits(**{**traits, "bands": bands}),
         np.load(names["classes.npy"]),
+        np.load(names["order.npy"]),
         manifest["segment"],
     )
 

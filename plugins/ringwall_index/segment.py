@@ -117,6 +117,8 @@ class Segment:
     traits: Traits = field(default_factory=Traits)
     current: Classes | None = None
     """The class each row counts for, when that is another for some."""
+    order: Slots | None = None
+    """Where each key is, from the smallest key to the largest."""
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
     log: list[Slots] = field(init=False)
     """Slots whose class changed, in the order of the changes."""
@@ -126,10 +128,11 @@ class Segment:
         moved = np.flatnonzero(self.classes != self.home)
         self.log = [moved] if len(moved) else []
         self.current = None
-        self.ranked, first = np.unique(self.home, return_index=True)
-        self.bounds = np.append(first, len(self.home)).astype(np.int64)
-        self._order = np.argsort(self.keys, kind="stable")
-        self._sorted = self.keys[self._order]
+        changes = np.flatnonzero(np.diff(self.home, prepend=-1))
+        self.ranked, self.bounds = self.home[changes], np.append(changes, len(self.home))
+        if self.order is None:
+            self.order = np.argsort(self.keys, kind="stable")
+        self._sorted = self.keys[self.order]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -153,11 +156,11 @@ class Segment:
 
     def slots(self, keys: Slots) -> Slots:
         """Where these keys are, of those that are here."""
-        if not len(self):
+        if self.order is None or not len(self):
             return np.empty(0, np.int64)
         at = np.searchsorted(self._sorted, keys)
         at[at == len(self)] = 0
-        found = self._order[at[self._sorted[at] == keys]]
+        found = self.order[at[self._sorted[at] == keys]]
         here: Slots = found[self.classes[found] != GONE]
         return here
 
