@@ -16,7 +16,7 @@ import numpy as np
 
 from ringwall_index.codes import Coder, Lists, Selector
 from ringwall_index.kernels import Classes, Flags, Floats, Slots, one_thread, products_at, unit
-from ringwall_index.plans import Planner
+from ringwall_index.plans import Planner, Way
 from ringwall_index.segment import Band, Clusters, Segment, Shelves, Traits
 
 _QUESTIONS: Final = 128
@@ -24,14 +24,21 @@ _K: Final = 10
 _KEPT: Final = 0.98
 """The part of the right answers that the choice of lists must let through."""
 
-_KEPT_BY_CODES: Final = 0.94
+_KEPT_BY_CODES: Final = 0.9
 """The part that must lie within the error: most of the others are compared anyway, being among the candidates."""
+
+_WANTED: Final = 0.975
+"""The recall that must come out on these questions, which are harder than most."""
+
+_WIDER: Final = 1.3
+_WIDENINGS: Final = 6
 
 _SHARES: Final = (1.0, 0.3, 0.1, 0.03, 0.01)
 _NEARBY: Final = (0.3, 0.1)
 """Shares of the lists, whole: what is permitted when classes follow topics."""
 
 _BLOCK: Final = 65_536
+_ROUNDING: Final = 1e-5
 _TIMED: Final = 32
 _FETCHED_ONCE: Final = 0.85
 _LEAST_FETCHED: Final = 32
@@ -47,6 +54,7 @@ def calibrate(segment: Segment) -> None:
     truths = [_Truth.of(flags, segment, questions) for flags in _permitted(clusters) if flags.sum() > _K]
     with one_thread():
         segment.traits = _estimates(segment, clusters, shelves, questions, truths)
+        _widen(segment, questions)
         segment.traits = _scan_costs(segment, clusters, shelves, questions)
         segment.traits = _cluster_costs(segment, questions)
 
@@ -163,6 +171,38 @@ def _fetched(truth: _Truth, lists: Lists, head: Floats, dimension: int, error: f
         _, estimates = lists.scan(both[:dimension].copy(), np.arange(lists.count), biases, within, _MOST_FETCHED)
         needed.append(int((estimates >= bar - error).sum()))
     return int(np.clip(np.quantile(needed, _FETCHED_ONCE) + 1, _LEAST_FETCHED, _MOST_FETCHED))
+
+
+def _widen(segment: Segment, questions: _Questions) -> None:
+    """Try the estimates on principals with random classes; as long as too little is found, look further."""
+    principals = [_classes(segment, share) for share in _SHARES]
+    truths = [_Truth.of(permitted[segment.classes], segment, questions) for permitted in principals]
+    tried = [(permitted, truth) for permitted, truth in zip(principals, truths, strict=True) if truth.flags.sum() > _K]
+    for way in ("clusters", "shelves"):
+        for _ in range(_WIDENINGS):
+            if min((_recall(segment, *each, questions, way) for each in tried), default=1.0) >= _WANTED:
+                break
+            segment.traits = _wider(segment.traits, way)
+
+
+def _recall(segment: Segment, permitted: Flags, truth: _Truth, questions: _Questions, way: Way) -> float:
+    plan, found = Planner(segment, permitted, way=way).plan(), 0
+    for query, itself, bar in zip(questions.vectors, questions.asked_by, truth.bars, strict=True):
+        hits = plan.search(query, _K + 1)
+        others = hits.scores[hits.slots != itself][:_K]
+        found += int((others >= bar - _ROUNDING).sum())
+    return found / truth.slots.size
+
+
+def _wider(traits: Traits, way: Way) -> Traits:
+    if way == "shelves":
+        shelves = [
+            replace(band, shelf_error=_WIDER * band.shelf_error, shelf_fetched=round(_WIDER * band.shelf_fetched))
+            for band in traits.bands
+        ]
+        return replace(traits, bands=tuple(shelves))
+    clusters = [replace(band, error=_WIDER * band.error, fetched=round(_WIDER * band.fetched)) for band in traits.bands]
+    return replace(traits, bands=tuple(clusters), reach=_WIDER * traits.reach)
 
 
 def _scan_costs(segment: Segment, clusters: Clusters, shelves: Shelves, questions: _Questions) -> Traits:

@@ -268,7 +268,7 @@ class AuthorisedVectors:
         if len(last) < len(keys):
             keys, of_class = keys[last], of_class[last]
         if len(keys) and self._dimension is None:
-            self._dimension, self._recent = units.shape[1], Recent(units.shape[1])
+            self._take(_empty(units.shape[1]), Recent(units.shape[1]))
         return keys, units, of_class.astype(np.int32)
 
     def _check_dimension(self, found: int) -> None:
