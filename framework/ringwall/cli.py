@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ringwall import plugins
@@ -91,7 +92,7 @@ def doctor() -> None:
     table = Table("ring", "plugin", "state")
     for ring in plugins.RINGS:
         for name in plugins.names(ring):
-            table.add_row(ring, name, _state(ring, name))
+            table.add_row(ring, name, escape(_state(ring, name)))
     console = Console()
     console.print(f"ringwall {_version()} on Python {sys.version.split()[0]}")
     console.print(table)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import sqlalchemy as sa
 
-from ringwall.data.base import Match, Query
+from ringwall.data.base import Condition, Match, Query, Scalar
 from ringwall.data.feedback import PASSAGES, asked, expanded
 from ringwall.data.lexical import words
 from ringwall_sql import postings
@@ -23,6 +24,8 @@ from ringwall_sql.view import Integers, Scores, View, best, fused
 
 _FIRST_LOOK: Final = 256
 _WIDER: Final = 8
+_MOST_VALUES: Final = 50
+_PLAIN: Final = 10**15
 
 Ranked = list[tuple[float, str, int]]
 """The score, negative, the id, and the number of each chunk: sorted, it is best first, and equals are in one order."""
@@ -37,6 +40,7 @@ class Search:
     vectors: Vectors
     query: Query
     dense_weight: float
+    _weights: postings.Weights = field(default_factory=dict)
 
     def matches(self, k: int) -> list[Match]:
         """The best `k`."""
@@ -59,7 +63,7 @@ class Search:
         return self._ranked(expanded(question, seen), dense, k)
 
     def _ranked(self, question: Mapping[str, float], dense: Scores | None, n: int) -> Ranked:
-        lexical = postings.bm25(self.connection, self.view, question) if question else self._nothing()
+        lexical = postings.bm25(self.connection, self.view, question, self._weights) if question else self._nothing()
         if dense is None:
             assert self.query.vector is not None
             dense = self.vectors.near(self.connection, self.view, self.query.vector, lexical)
@@ -77,9 +81,10 @@ class Search:
         """Those of the rows that meet the query's conditions."""
         numbers = self.view.numbers(rows).tolist()
         score = dict(zip(numbers, (-scores.of[rows]).tolist(), strict=True))
-        columns = CHUNKS.c.number, CHUNKS.c.id, CHUNKS.c.metadata
-        found = self.connection.execute(sa.select(*columns).where(among(CHUNKS.c.number, numbers, self.connection)))
         where = self.query.where
+        likely = [_likely(condition, self.connection) for condition in where]
+        these = sa.select(CHUNKS.c.number, CHUNKS.c.id, CHUNKS.c.metadata)
+        found = self.connection.execute(these.where(among(CHUNKS.c.number, numbers, self.connection), *likely))
         return [
             (score[number], restored(id), number)
             for number, id, metadata in found
@@ -98,3 +103,18 @@ class Search:
 
     def _nothing(self) -> Scores:
         return Scores(np.zeros(self.view.rows), np.zeros(self.view.rows, dtype=bool))
+
+
+def _likely(condition: Condition, connection: sa.Connection) -> sa.ColumnElement[bool]:
+    """Whether the text of the metadata holds what it must hold to meet the condition; it may do so and not meet it."""
+    find = sa.func.instr if connection.dialect.name == "sqlite" else sa.func.strpos
+    values = condition.values if condition.operator in ("==", "in") else ()
+    starts = [_start(value) for value in values] if 0 < len(values) <= _MOST_VALUES else [""]
+    return sa.or_(*(find(CHUNKS.c.metadata, f"{json.dumps(condition.key)}: {start}") > 0 for start in starts))
+
+
+def _start(value: Scalar) -> str:
+    """How the JSON text of any value that equals this one begins."""
+    if isinstance(value, str | bool) or not math.isfinite(value) or value % 1:
+        return json.dumps(value)
+    return str(int(value)) if 0 < abs(value) < _PLAIN else ""  # others are written in more than one way

@@ -83,7 +83,7 @@ def take(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, bytes]:
 class CachedVectors(Vectors):
     """Keeps the shelves it has read in memory, as 32-bit floats of length 1, until they change.
 
-    It looks at every readable chunk: exact, and some 10 ms for 100,000 vectors of 256 dimensions.
+    It looks at every readable chunk: exact, and some 15 ms for 100,000 vectors of 256 dimensions.
     """
 
     def __init__(self) -> None:
@@ -96,6 +96,8 @@ class CachedVectors(Vectors):
         scores, found = np.zeros(view.rows), np.zeros(view.rows, dtype=bool)
         starts = (view.ends - view.tops).tolist()
         for start, (slots, units) in zip(starts, self._read(connection, view), strict=True):
+            if not len(slots):
+                continue
             rows = slots + start
             # Each row by itself: a product of the whole matrix rounds a row by what stands beside it.
             scores[rows] = np.einsum("ij,j->i", units, unit)
@@ -104,24 +106,30 @@ class CachedVectors(Vectors):
 
     def _forget(self, connection: sa.Connection, changes: int) -> None:
         """Drop what has changed since: deleted vectors do not stay in memory."""
-        if changes != self._changes:
+        if changes > self._changes:
             rows = connection.execute(sa.select(SHELVES.c.number, SHELVES.c.version))
-            current = {(number, version) for number, version in rows}
-            kept = self._shelves
-            self._shelves = {shelf: kept[shelf] for shelf in kept if (shelf, kept[shelf][0]) in current}
+            current = {row.number: row.version for row in rows}
+            known = dict(self._shelves)  # a copy: other searches add to it meanwhile
+            self._shelves = {shelf: entry for shelf, entry in known.items() if current.get(shelf) == entry[0]}
             self._changes = changes
 
     def _read(self, connection: sa.Connection, view: View) -> list[tuple[Integers, Matrix]]:
         """The slots and vectors of each shelf of the view, at the versions that the view saw."""
         known = self._shelves
         wanted = dict(zip(view.shelves.tolist(), view.versions, strict=True))
-        stale = [shelf for shelf, version in wanted.items() if shelf not in known or known[shelf][0] != version]
-        empty: tuple[Integers, Matrix] = (np.zeros(0, np.int64), np.zeros((0, view.dimension or 0), np.float32))
-        read = dict.fromkeys(stale, empty) | _shelved(connection, stale) if stale else {}
-        for shelf, (slots, units) in read.items():
-            known[shelf] = (wanted[shelf], slots, units)
-        # Another search, of an earlier or a later moment, may put its own version there meanwhile.
-        return [read[shelf] if shelf in read else known[shelf][1:] for shelf in wanted]
+        # Another search, of an earlier or a later moment, may put what it saw there meanwhile: look once.
+        looked = {shelf: known.get(shelf, _UNREAD) for shelf in wanted}
+        found = {shelf: entry[1:] for shelf, entry in looked.items() if entry[0] == wanted[shelf]}
+        stale = [shelf for shelf in wanted if shelf not in found]
+        if stale:
+            read = dict.fromkeys(stale, _UNREAD[1:]) | _shelved(connection, stale)
+            found |= read
+            if view.changes == self._changes:
+                known.update({shelf: (wanted[shelf], *entry) for shelf, entry in read.items()})
+        return [found[shelf] for shelf in wanted]
+
+
+_UNREAD: Final[tuple[int, Integers, Matrix]] = (-1, np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
 
 
 def _shelved(connection: sa.Connection, shelves: Sequence[int]) -> dict[int, tuple[Integers, Matrix]]:
@@ -171,6 +179,7 @@ def make_index(connection: sa.Connection, dimension: int) -> None:
     """Build pgvector's HNSW index; nothing if it is there."""
     typed = f"(vector::vector({dimension})) vector_cosine_ops"
     connection.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {NEAR_INDEX} ON chunk_vectors USING hnsw ({typed})")
+    connection.exec_driver_sql("ANALYZE chunk_vectors")  # who does not know how many there are does not use it
 
 
 def drop_index(connection: sa.Connection) -> None:

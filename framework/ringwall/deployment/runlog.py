@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from ringwall.deployment.base import Policy
 from ringwall.deployment.journal import Draft, Event, Head, Journal, RunStatus
-from ringwall.errors import InvalidInput, JournalConflict, UnknownRun
+from ringwall.errors import InvalidInput, JournalConflict
 from ringwall.interface.base import CallStatus, ToolCall, ToolOutcome
 from ringwall.label import BOTTOM, Label, Labelled, Source, join
 from ringwall.principal import Principal
@@ -145,16 +145,24 @@ class RunLog:
         del self._drafts[: len(drafts)]  # only now: a journal that failed has taken none of them
 
     async def _catch_up(self) -> None:
-        """After a flush that was cancelled: see whether the journal took what it was given."""
-        with contextlib.suppress(UnknownRun):
-            # An append of nothing comes after what was under way, and shows by its refusal that it was taken.
-            if self._head is not None:
-                with contextlib.suppress(JournalConflict):
-                    await self._journal.append(self.run, (), self._head)
-            record = await self._journal.record(self.run)
-            taken = record.length - (self._head.length if self._head else 0)
-            del self._drafts[:taken]
-            self._head = Head(record.length, record.head)
+        """After a flush that was cancelled: see whether the journal took what it was given.
+
+        Another write comes after what was under way, and shows by its refusal that that was taken.
+        """
+        if self._head is None:
+            drafts = tuple(self._drafts)
+            with contextlib.suppress(JournalConflict):
+                self._head = await self._journal.start(self.run, self.principal.own_grant, drafts)
+                del self._drafts[: len(drafts)]
+        else:
+            with contextlib.suppress(JournalConflict):
+                await self._journal.append(self.run, (), self._head)
+        events = (await self._journal.read(self.run))[self._head.length if self._head else 0 :]
+        for event, draft in zip(events, tuple(self._drafts), strict=False):
+            if (event.kind, event.body, event.at) != (draft.kind, draft.body, draft.at):
+                raise JournalConflict(f"another process went on with run {self.run!r}")
+            del self._drafts[0]
+            self._head = Head(event.seq + 1, event.hash)
         self._cut_off = False
 
     def _label_text(self) -> str:
