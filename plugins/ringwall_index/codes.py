@@ -17,6 +17,9 @@ import numpy as np
 from ringwall_index.kernels import Bytes, Floats, Slots, faiss, pointer
 
 _BITS: Final = 4
+_CARRIED: Final = 0.98
+"""The part of the variance that the codes keep."""
+
 _BATCH: Final = 65_536
 _RESERVOIR: Final = 11
 """FAISS's search for one query that collects candidates in a reservoir: the fastest of its kinds here."""
@@ -33,7 +36,7 @@ class Coder:
     def trained(cls, sample: Floats) -> Coder:
         """Learn from a sample of what will be coded."""
         rotation = _rotation(sample)
-        quantizer = faiss.ProductQuantizer(len(rotation), _parts(sample.shape[1]), _BITS)
+        quantizer = faiss.ProductQuantizer(len(rotation), len(rotation) // _width(sample.shape[1]), _BITS)
         quantizer.train(sample @ rotation.T)
         return cls(rotation, quantizer)
 
@@ -124,24 +127,27 @@ class Lists:
         return cls(faiss.read_index(str(path)))
 
 
-def _parts(dimension: int) -> int:
-    """How many parts a vector is coded in: about 64 for common embeddings, and an even number."""
-    width = 2 if dimension <= 400 else 4
-    return -(-dimension // (2 * width)) * 2
+def _width(dimension: int) -> int:
+    """How many dimensions share a code."""
+    return 2 if dimension <= 400 else 4
 
 
 def _rotation(sample: Floats) -> Floats:
     """Rows that turn a vector so that every part carries about as much of the variance as the others.
 
     The principal axes are dealt out one by one, each to the part that has the least so far: what optimised product
-    quantisation arrives at for normal data, without its iterations.
+    quantisation arrives at for normal data, without its iterations. The last axes, which carry next to nothing, are
+    left out.
     """
-    dimension, parts = sample.shape[1], _parts(sample.shape[1])
     values, axes = np.linalg.eigh(np.cov(sample.T.astype(np.float64)))
-    width = -(-dimension // parts)
+    order = np.argsort(-values)
+    carried = np.cumsum(values[order])
+    kept = order[: int(np.searchsorted(carried, _CARRIED * carried[-1])) + 1]
+    width = _width(sample.shape[1])
+    parts = -(-len(kept) // (2 * width)) * 2
     logs, places = np.zeros(parts), np.zeros(parts, int)
-    rotation = np.zeros((parts * width, dimension), np.float32)
-    for axis in np.argsort(-values):
+    rotation = np.zeros((parts * width, sample.shape[1]), np.float32)
+    for axis in kept:
         part = int(np.where(places < width, logs, np.inf).argmin())
         rotation[part * width + places[part]] = axes[:, axis]
         logs[part] += np.log(max(values[axis], 1e-12)) + 30.0
