@@ -139,7 +139,7 @@ def _rotation(sample: Floats) -> Floats:
     quantisation arrives at for normal data, without its iterations. The last axes, which carry next to nothing, are
     left out.
     """
-    values, axes = np.linalg.eigh(np.cov(sample.T.astype(np.float64)))
+    values, axes = np.linalg.eigh(np.atleast_2d(np.cov(sample.T.astype(np.float64))))
     order = np.argsort(-values)
     carried = np.cumsum(values[order])
     kept = order[: int(np.searchsorted(carried, _CARRIED * carried[-1])) + 1]
