@@ -1,6 +1,7 @@
 """Durable state on SQLAlchemy: SQLite for one machine, PostgreSQL for many."""
 
+from ringwall_sql.documents import SqlDocuments
 from ringwall_sql.journal import SqlJournal
 from ringwall_sql.stores import SqlMemories, SqlProfiles
 
-__all__ = ["SqlJournal", "SqlMemories", "SqlProfiles"]
+__all__ = ["SqlDocuments", "SqlJournal", "SqlMemories", "SqlProfiles"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -29,6 +29,9 @@ _CHECKPOINT_PAGES: Final = 4000  # 16 MB; a page that is written again and again
 
 _WRITING: Final = "ringwall_writing"
 
+_LOCK_CREATION: Final = sa.text("SELECT pg_advisory_xact_lock(1380535880)")
+"""PostgreSQL's `IF NOT EXISTS` fails when two create the same thing at once."""
+
 _SQLITE_ERRORS: Final = {
     "SQLITE_BUSY": ("is locked", "end what holds the lock, or give a longer `busy_timeout`, and try again"),
     "SQLITE_LOCKED": ("is locked", "end what holds the lock, and try again"),
@@ -45,6 +48,7 @@ _SQLITE_ERRORS: Final = {
 class Database:
     """Opens `url_or_path`, creates what is missing of `tables`, and hands out connections.
 
+    `pragmas` are what else each connection to SQLite is told, `extension` what PostgreSQL needs for the tables.
     Whatever the database refuses is raised as `failure`, with a hint: when opening, too.
     """
 
@@ -56,21 +60,23 @@ class Database:
         failure: Callable[..., RingwallError],
         synchronous: Synchronous = "NORMAL",
         busy_timeout: float = BUSY_TIMEOUT,
+        pragmas: Sequence[str] = (),
+        extension: str = "",
     ) -> None:
         self.engine = sa.create_engine(_url(url_or_path))
         self.on_sqlite = self.engine.dialect.name == "sqlite"
         self._failure = failure
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="ringwall-sql")
         if self.on_sqlite:
-            _prepare_sqlite(self.engine, synchronous, busy_timeout)
+            _prepare_sqlite(self.engine, synchronous, busy_timeout, pragmas)
         try:
             with self.explaining():
-                self._create(tables)
+                self._create(tables, extension)
         except RingwallError:
             self.engine.dispose()
             raise
 
-    def _create(self, tables: sa.MetaData) -> None:
+    def _create(self, tables: sa.MetaData, extension: str) -> None:
         with self.reading() as connection:
             if all(sa.inspect(connection).has_table(table) for table in tables.tables):
                 return  # so that a read-only database can still be read
@@ -78,6 +84,10 @@ class Database:
             with self.engine.connect() as connection:
                 connection.connection.cursor().execute("PRAGMA journal_mode = WAL")
         with self.writing() as connection:
+            if not self.on_sqlite:
+                connection.execute(_LOCK_CREATION)
+                if extension:
+                    connection.execute(sa.DDL("CREATE EXTENSION IF NOT EXISTS %(name)s", context={"name": extension}))
             for table in tables.sorted_tables:
                 connection.execute(CreateTable(table, if_not_exists=True))
                 for index in table.indexes:
@@ -96,6 +106,12 @@ class Database:
         """A connection that writes all or nothing, and waits here for the right to."""
         with self.engine.connect().execution_options(**{_WRITING: True}) as connection, connection.begin():
             yield connection
+
+    @contextmanager
+    def outside(self) -> Iterator[Any]:
+        """The driver's cursor outside any transaction, for what runs in none."""
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            yield connection.connection.cursor()
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do `work` in a thread, its errors explained."""
@@ -152,12 +168,16 @@ def _url(url_or_path: str | Path) -> sa.URL:
     return url
 
 
-def _prepare_sqlite(engine: sa.Engine, synchronous: Synchronous, busy_timeout: float) -> None:
+def _prepare_sqlite(
+    engine: sa.Engine, synchronous: Synchronous, busy_timeout: float, pragmas: Sequence[str]
+) -> None:
     def connected(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # transactions begin where we say so
         connection.execute(f"PRAGMA busy_timeout = {round(busy_timeout * 1000)}")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
 
     def begun(connection: sa.Connection) -> None:
         # A transaction that first reads and then writes can fail in the middle: who will write locks at once.

@@ -1,0 +1,104 @@
+"""What can be wrong with a document store, and is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import sqlalchemy as sa
+
+from ringwall_sql import postings
+from ringwall_sql.database import Database, restored
+from ringwall_sql.tables import (
+    ACLS,
+    CHUNKS,
+    DOCUMENTS,
+    FLOAT32,
+    OPENS,
+    SHELF,
+    SHELVES,
+    STORE,
+    VECTORS,
+    key,
+    shelf_of,
+)
+
+_STANDING: Final = shelf_of(CHUNKS.c.number)
+
+
+def findings(database: Database) -> list[str]:
+    """A sentence for each thing that is wrong, seen at one moment."""
+    with database.reading() as connection:
+        return [
+            *(_damage(connection) if database.on_sqlite else ()),
+            *_chunks_without_readers(connection),
+            *_readers_that_open_nothing(connection),
+            *_wrong_counters(connection),
+            *_wrong_vectors(connection),
+            *_wrong_words(connection),
+        ]
+
+
+def _damage(connection: sa.Connection) -> Iterator[str]:
+    for (said,) in connection.exec_driver_sql("PRAGMA quick_check(10)").all():
+        if said != "ok":
+            yield f"the file is damaged: {said}"
+
+
+def _chunks_without_readers(connection: sa.Connection) -> Iterator[str]:
+    chunks = sa.select(CHUNKS.c.id, ACLS.c.number, DOCUMENTS.c.number)
+    chunks = chunks.outerjoin(SHELVES, SHELVES.c.number == _STANDING).outerjoin(ACLS, ACLS.c.number == SHELVES.c.acl)
+    chunks = chunks.outerjoin(DOCUMENTS, DOCUMENTS.c.number == CHUNKS.c.document)
+    for id, acl, document in connection.execute(chunks.where(ACLS.c.number.is_(None) | DOCUMENTS.c.number.is_(None))):
+        yield f"chunk {restored(id)!r} has no {'readers' if acl is None else 'document'}"
+
+
+def _readers_that_open_nothing(connection: sa.Connection) -> Iterator[str]:
+    opens: dict[int, set[str]] = {}
+    for name, acl in connection.execute(sa.select(OPENS.c.grant_key, OPENS.c.acl)):
+        opens.setdefault(acl, set()).add(name)
+    for number, grants in connection.execute(sa.select(ACLS.c.number, ACLS.c.grants)):
+        if not json.loads(grants) or opens.pop(number, set()) != set(map(key, json.loads(grants))):
+            yield f"the readers {grants} are not those who may open their shelves"
+    if opens:
+        yield f"{len(opens)} lists of readers are unknown"
+
+
+def _wrong_counters(connection: sa.Connection) -> Iterator[str]:
+    counted = sa.select(_STANDING, sa.func.count(), sa.func.sum(CHUNKS.c.length), sa.func.max(CHUNKS.c.number))
+    there = {shelf: (count, int(length), top % SHELF) for shelf, count, length, top in connection.execute(
+        counted.group_by(_STANDING)
+    )}
+    for shelf in connection.execute(sa.select(SHELVES)):
+        count, length, highest = there.get(shelf.number, (0, 0, -1))
+        if (shelf[3], shelf.length) != (count, length) or highest >= shelf.top:
+            yield f"shelf {shelf.number} counts {shelf[3]} chunks of {shelf.length} words, and holds {count} of {length}"
+
+
+def _wrong_vectors(connection: sa.Connection) -> Iterator[str]:
+    dimension = connection.execute(sa.select(STORE.c.dimension)).scalar_one()
+    rows = sa.select(VECTORS.c.number, VECTORS.c.vector, VECTORS.c.acl, CHUNKS.c.id, SHELVES.c.acl)
+    rows = rows.outerjoin(CHUNKS, CHUNKS.c.number == VECTORS.c.number)
+    rows = rows.outerjoin(SHELVES, SHELVES.c.number == shelf_of(VECTORS.c.number))
+    for number, vector, acl, id, of in connection.execution_options(yield_per=1000).execute(rows):
+        if id is None:
+            yield f"vector {number} belongs to no chunk"
+        elif acl != of:
+            yield f"the vector of chunk {restored(id)!r} has other readers than the chunk"
+        elif len(vector) != (dimension or 0) * FLOAT32.itemsize:
+            yield f"the vector of chunk {restored(id)!r} has {len(vector) // FLOAT32.itemsize} dimensions, not {dimension}"
+
+
+def _wrong_words(connection: sa.Connection) -> Iterator[str]:
+    """Whether the words that stand on the shelves are as many as the chunks have."""
+    left = {number: length for number, length in connection.execute(sa.select(CHUNKS.c.number, CHUNKS.c.length))}
+    wrong: set[int] = set()
+    for _, shelf, entries in postings.entries_by_word(connection):
+        numbers = (shelf * SHELF + entries["slot"].astype(np.int64)).tolist()
+        for number, times in zip(numbers, entries["times"].tolist(), strict=True):
+            left[number] = left.get(number, 0) - times
+    wrong = {number for number, missing in left.items() if missing}
+    for number in sorted(wrong):
+        yield f"chunk number {number} is not to be found by as many words as it has"
