@@ -219,8 +219,11 @@ class SqlDocuments(StoreOfRecord):
 
     def _compact(self) -> None:
         with self._database.outside() as cursor:
+            if not self._database.on_sqlite:
+                cursor.execute("VACUUM (FULL) " + ", ".join(TABLES.tables))
+                return
             cursor.execute("VACUUM")
-            if self._database.on_sqlite and cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 raise StoreError("the database is being read, and could not be compacted", hint="compact it again")
 
 

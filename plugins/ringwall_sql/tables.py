@@ -125,7 +125,7 @@ VECTORS: Final = sa.Table(
 
 def shelf_of(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
     """The shelf on which a number stands."""
-    return column.op(">>")(SHELF_BITS)
+    return column.op(">>")(sa.cast(SHELF_BITS, sa.Integer))
 
 
 def key(text: str) -> str:
