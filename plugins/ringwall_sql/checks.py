@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -48,10 +49,10 @@ def _damage(connection: sa.Connection) -> Iterator[str]:
 
 
 def _chunks_without_readers(connection: sa.Connection) -> Iterator[str]:
-    chunks = sa.select(CHUNKS.c.id, ACLS.c.number, DOCUMENTS.c.number)
-    chunks = chunks.outerjoin(SHELVES, SHELVES.c.number == _STANDING).outerjoin(ACLS, ACLS.c.number == SHELVES.c.acl)
+    chunks = sa.select(CHUNKS.c.id, ACLS.c.number).outerjoin(SHELVES, SHELVES.c.number == _STANDING)
+    chunks = chunks.outerjoin(ACLS, ACLS.c.number == SHELVES.c.acl)
     chunks = chunks.outerjoin(DOCUMENTS, DOCUMENTS.c.number == CHUNKS.c.document)
-    for id, acl, document in connection.execute(chunks.where(ACLS.c.number.is_(None) | DOCUMENTS.c.number.is_(None))):
+    for id, acl in connection.execute(chunks.where(ACLS.c.number.is_(None) | DOCUMENTS.c.number.is_(None))):
         yield f"chunk {restored(id)!r} has no {'readers' if acl is None else 'document'}"
 
 
@@ -68,13 +69,12 @@ def _readers_that_open_nothing(connection: sa.Connection) -> Iterator[str]:
 
 def _wrong_counters(connection: sa.Connection) -> Iterator[str]:
     counted = sa.select(_STANDING, sa.func.count(), sa.func.sum(CHUNKS.c.length), sa.func.max(CHUNKS.c.number))
-    there = {shelf: (count, int(length), top % SHELF) for shelf, count, length, top in connection.execute(
-        counted.group_by(_STANDING)
-    )}
-    for shelf in connection.execute(sa.select(SHELVES)):
-        count, length, highest = there.get(shelf.number, (0, 0, -1))
-        if (shelf[3], shelf.length) != (count, length) or highest >= shelf.top:
-            yield f"shelf {shelf.number} counts {shelf[3]} chunks of {shelf.length} words, and holds {count} of {length}"
+    rows = connection.execute(counted.group_by(_STANDING))
+    there = {shelf: (count, int(length), number % SHELF) for shelf, count, length, number in rows}
+    for number, _, _, said, words, top in connection.execute(sa.select(SHELVES)):
+        count, length, highest = there.get(number, (0, 0, -1))
+        if (said, words) != (count, length) or highest >= top:
+            yield f"shelf {number} says it has {said} chunks of {words} words; it has {count} of {length}"
 
 
 def _wrong_vectors(connection: sa.Connection) -> Iterator[str]:
@@ -83,22 +83,21 @@ def _wrong_vectors(connection: sa.Connection) -> Iterator[str]:
     rows = rows.outerjoin(CHUNKS, CHUNKS.c.number == VECTORS.c.number)
     rows = rows.outerjoin(SHELVES, SHELVES.c.number == shelf_of(VECTORS.c.number))
     for number, vector, acl, id, of in connection.execution_options(yield_per=1000).execute(rows):
+        size, left = divmod(len(vector), FLOAT32.itemsize)
         if id is None:
-            yield f"vector {number} belongs to no chunk"
+            yield f"the vector with number {number} belongs to no chunk"
         elif acl != of:
             yield f"the vector of chunk {restored(id)!r} has other readers than the chunk"
-        elif len(vector) != (dimension or 0) * FLOAT32.itemsize:
-            yield f"the vector of chunk {restored(id)!r} has {len(vector) // FLOAT32.itemsize} dimensions, not {dimension}"
+        elif left or size != dimension:
+            yield f"the vector of chunk {restored(id)!r} has {size} dimensions, and not {dimension}"
 
 
 def _wrong_words(connection: sa.Connection) -> Iterator[str]:
     """Whether the words that stand on the shelves are as many as the chunks have."""
-    left = {number: length for number, length in connection.execute(sa.select(CHUNKS.c.number, CHUNKS.c.length))}
-    wrong: set[int] = set()
+    missing = Counter(dict(connection.execute(sa.select(CHUNKS.c.number, CHUNKS.c.length)).tuples().all()))
     for _, shelf, entries in postings.entries_by_word(connection):
         numbers = (shelf * SHELF + entries["slot"].astype(np.int64)).tolist()
         for number, times in zip(numbers, entries["times"].tolist(), strict=True):
-            left[number] = left.get(number, 0) - times
-    wrong = {number for number, missing in left.items() if missing}
-    for number in sorted(wrong):
-        yield f"chunk number {number} is not to be found by as many words as it has"
+            missing[number] -= times
+    for number in sorted(number for number, words in missing.items() if words):
+        yield f"the chunk with number {number} is not to be found by as many words as it has"

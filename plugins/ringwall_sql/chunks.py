@@ -45,7 +45,9 @@ class Record:
     def of(cls, chunk: Chunk) -> Self:
         """Raises `InvalidInput` for what no database can hold."""
         if not (0 <= chunk.start <= _LARGEST and 0 <= chunk.end <= _LARGEST):
-            raise InvalidInput(f"chunk {chunk.id!r} is from {chunk.start} to {chunk.end}", expected="numbers of 63 bits")
+            raise InvalidInput(
+                f"chunk {chunk.id!r} is from {chunk.start} to {chunk.end}", expected="numbers of 63 bits"
+            )
         counted = Counter(words(chunk.text))
         columns = {
             "key": key(chunk.id),

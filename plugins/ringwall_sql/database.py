@@ -63,7 +63,7 @@ class Database:
         pragmas: Sequence[str] = (),
         extension: str = "",
     ) -> None:
-        self.engine = sa.create_engine(_url(url_or_path))
+        self.engine = _engine(_url(url_or_path))
         self.on_sqlite = self.engine.dialect.name == "sqlite"
         self._failure = failure
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="ringwall-sql")
@@ -86,12 +86,23 @@ class Database:
         with self.writing() as connection:
             if not self.on_sqlite:
                 connection.execute(_LOCK_CREATION)
-                if extension:
-                    connection.execute(sa.DDL("CREATE EXTENSION IF NOT EXISTS %(name)s", context={"name": extension}))
+                self._extend(connection, extension)
             for table in tables.sorted_tables:
                 connection.execute(CreateTable(table, if_not_exists=True))
                 for index in table.indexes:
                     connection.execute(CreateIndex(index, if_not_exists=True))
+
+    def _extend(self, connection: sa.Connection, extension: str) -> None:
+        known = sa.text("SELECT count(*) FROM pg_extension WHERE extname = :name")
+        if not extension or connection.execute(known, {"name": extension}).scalar_one():
+            return
+        try:
+            connection.exec_driver_sql(f"CREATE EXTENSION IF NOT EXISTS {extension}")
+        except self.errors as error:
+            raise self._failure(
+                f"the database needs the extension {extension!r}, and it could not be created",
+                hint=f"install it on the server, and let a superuser run `CREATE EXTENSION {extension}`",
+            ) from error
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -156,6 +167,16 @@ class Database:
         await asyncio.to_thread(self.engine.dispose)
 
 
+def _engine(url: sa.URL) -> sa.Engine:
+    try:
+        return sa.create_engine(url)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the driver {error.name!r} of {url.drivername!r} is not installed",
+            hint="for `postgresql+psycopg://` install the extra: `ringwall[postgres]`",
+        ) from error
+
+
 def _url(url_or_path: str | Path) -> sa.URL:
     text = str(url_or_path)
     url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
@@ -168,9 +189,7 @@ def _url(url_or_path: str | Path) -> sa.URL:
     return url
 
 
-def _prepare_sqlite(
-    engine: sa.Engine, synchronous: Synchronous, busy_timeout: float, pragmas: Sequence[str]
-) -> None:
+def _prepare_sqlite(engine: sa.Engine, synchronous: Synchronous, busy_timeout: float, pragmas: Sequence[str]) -> None:
     def connected(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # transactions begin where we say so
         connection.execute(f"PRAGMA busy_timeout = {round(busy_timeout * 1000)}")

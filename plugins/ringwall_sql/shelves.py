@@ -122,5 +122,3 @@ def _forget_unused(connection: sa.Connection, acls: Iterable[int]) -> None:
         table = column.table
         assert isinstance(table, sa.Table)
         connection.execute(sa.delete(table).where(among(column, set(acls), connection), column.not_in(used)))
-
-

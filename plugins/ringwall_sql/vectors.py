@@ -74,7 +74,7 @@ def take(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, bytes]:
     """Remove the vectors of these chunks, and return them."""
     these = among(VECTORS.c.number, numbers, connection)
     rows = connection.execute(sa.select(VECTORS.c.number, VECTORS.c.vector).where(these))
-    taken = {number: vector for number, vector in rows}
+    taken: dict[int, bytes] = dict(rows.tuples().all())
     if taken:
         connection.execute(sa.delete(VECTORS).where(these))
     return taken
@@ -169,14 +169,14 @@ def has_index(connection: sa.Connection) -> bool:
 
 def make_index(connection: sa.Connection, dimension: int) -> None:
     """Build pgvector's HNSW index; nothing if it is there."""
-    create = "CREATE INDEX IF NOT EXISTS %(name)s ON chunk_vectors USING hnsw ((vector::vector(%(n)s)) %(ops)s)"
-    connection.execute(sa.DDL(create, context={"name": NEAR_INDEX, "n": dimension, "ops": "vector_cosine_ops"}))
+    typed = f"(vector::vector({dimension})) vector_cosine_ops"
+    connection.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {NEAR_INDEX} ON chunk_vectors USING hnsw ({typed})")
 
 
 def drop_index(connection: sa.Connection) -> None:
     """Drop the index, which holds vectors of one dimension only."""
     if connection.dialect.name != "sqlite" and has_index(connection):
-        connection.execute(sa.DDL("DROP INDEX %(name)s", context={"name": NEAR_INDEX}))
+        connection.exec_driver_sql(f"DROP INDEX {NEAR_INDEX}")
 
 
 def _nearest(connection: sa.Connection, view: View, vector: Vector) -> npt.NDArray[Any]:

