@@ -30,16 +30,10 @@ _STANDING: Final = shelf_of(CHUNKS.c.number)
 
 
 def findings(database: Database) -> list[str]:
-    """A sentence for each thing that is wrong, seen at one moment."""
+    """A sentence for each thing that is wrong, seen at one moment; of a damaged file, where it is damaged."""
     with database.reading() as connection:
-        return [
-            *(_damage(connection) if database.on_sqlite else ()),
-            *_chunks_without_readers(connection),
-            *_readers_that_open_nothing(connection),
-            *_wrong_counters(connection),
-            *_wrong_vectors(connection),
-            *_wrong_words(connection),
-        ]
+        damage = list(_damage(connection)) if database.on_sqlite else []
+        return damage or [finding for check in _CHECKS for finding in check(connection)]
 
 
 def _damage(connection: sa.Connection) -> Iterator[str]:
@@ -94,10 +88,20 @@ def _wrong_vectors(connection: sa.Connection) -> Iterator[str]:
 
 def _wrong_words(connection: sa.Connection) -> Iterator[str]:
     """Whether the words that stand on the shelves are as many as the chunks have."""
-    missing = Counter(dict(connection.execute(sa.select(CHUNKS.c.number, CHUNKS.c.length)).tuples().all()))
+    chunks = connection.execute(sa.select(CHUNKS.c.number, CHUNKS.c.length))
+    missing = Counter({row.number: row.length for row in chunks})
     for _, shelf, entries in postings.entries_by_word(connection):
         numbers = (shelf * SHELF + entries["slot"].astype(np.int64)).tolist()
         for number, times in zip(numbers, entries["times"].tolist(), strict=True):
             missing[number] -= times
     for number in sorted(number for number, words in missing.items() if words):
         yield f"the chunk with number {number} is not to be found by as many words as it has"
+
+
+_CHECKS: Final = (
+    _chunks_without_readers,
+    _readers_that_open_nothing,
+    _wrong_counters,
+    _wrong_vectors,
+    _wrong_words,
+)

@@ -74,7 +74,7 @@ def take(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, bytes]:
     """Remove the vectors of these chunks, and return them."""
     these = among(VECTORS.c.number, numbers, connection)
     rows = connection.execute(sa.select(VECTORS.c.number, VECTORS.c.vector).where(these))
-    taken: dict[int, bytes] = dict(rows.tuples().all())
+    taken = {row.number: row.vector for row in rows}
     if taken:
         connection.execute(sa.delete(VECTORS).where(these))
     return taken
