@@ -37,9 +37,13 @@ def findings(database: Database) -> list[str]:
 
 
 def _damage(connection: sa.Connection) -> Iterator[str]:
-    for (said,) in connection.exec_driver_sql("PRAGMA quick_check(10)").all():
-        if said != "ok":
-            yield f"the file is damaged: {said}"
+    try:
+        said = list(connection.exec_driver_sql("PRAGMA quick_check(10)").scalars())
+    except sa.exc.DatabaseError as error:
+        if getattr(error.orig, "sqlite_errorname", "") != "SQLITE_CORRUPT":
+            raise
+        said = [str(error.orig)]  # so bad that the check itself gives up
+    yield from (f"the file is damaged: {what}; put it aside and restore a backup" for what in said if what != "ok")
 
 
 def _chunks_without_readers(connection: sa.Connection) -> Iterator[str]:

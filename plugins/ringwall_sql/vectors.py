@@ -96,6 +96,8 @@ class CachedVectors(Vectors):
         scores, found = np.zeros(view.rows), np.zeros(view.rows, dtype=bool)
         starts = (view.ends - view.tops).tolist()
         for start, (slots, units) in zip(starts, self._read(connection, view), strict=True):
+            if not len(slots):
+                continue
             rows = slots + start
             # Each row by itself: a product of the whole matrix rounds a row by what stands beside it.
             scores[rows] = np.einsum("ij,j->i", units, unit)
@@ -115,13 +117,18 @@ class CachedVectors(Vectors):
         """The slots and vectors of each shelf of the view, at the versions that the view saw."""
         known = self._shelves
         wanted = dict(zip(view.shelves.tolist(), view.versions, strict=True))
-        stale = [shelf for shelf, version in wanted.items() if shelf not in known or known[shelf][0] != version]
-        empty: tuple[Integers, Matrix] = (np.zeros(0, np.int64), np.zeros((0, view.dimension or 0), np.float32))
-        read = dict.fromkeys(stale, empty) | _shelved(connection, stale) if stale else {}
-        for shelf, (slots, units) in read.items():
-            known[shelf] = (wanted[shelf], slots, units)
-        # Another search, of an earlier or a later moment, may put its own version there meanwhile.
-        return [read[shelf] if shelf in read else known[shelf][1:] for shelf in wanted]
+        # Another search, of an earlier or a later moment, may put what it saw there meanwhile: look once.
+        looked = {shelf: known.get(shelf, _UNREAD) for shelf in wanted}
+        found = {shelf: entry[1:] for shelf, entry in looked.items() if entry[0] == wanted[shelf]}
+        stale = [shelf for shelf in wanted if shelf not in found]
+        if stale:
+            read = dict.fromkeys(stale, _UNREAD[1:]) | _shelved(connection, stale)
+            known.update({shelf: (wanted[shelf], *entry) for shelf, entry in read.items()})
+            found |= read
+        return [found[shelf] for shelf in wanted]
+
+
+_UNREAD: Final[tuple[int, Integers, Matrix]] = (-1, np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
 
 
 def _shelved(connection: sa.Connection, shelves: Sequence[int]) -> dict[int, tuple[Integers, Matrix]]:
