@@ -53,7 +53,7 @@ def put(connection: sa.Connection, chunks: Iterable[tuple[int, Words]]) -> None:
         for word, times in words.items():
             pair = (as_kept(word), shelf)
             added[pair] = added.get(pair, b"") + _ENTRY.pack(slot, times, length)
-    for pairs in batches(added, _PAIRS_AT_ONCE):
+    for pairs in batches(sorted(added), _PAIRS_AT_ONCE):
         kept = {(word, shelf): entries for word, shelf, entries in _found(connection, pairs)}
         _store(connection, {pair: kept.get(pair, b"") + added[pair] for pair in pairs})
 
