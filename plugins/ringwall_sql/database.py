@@ -44,6 +44,9 @@ _SQLITE_ERRORS: Final = {
     "SQLITE_NOTADB": ("is not an SQLite database", "put it aside, or give another path"),
 }
 
+_AS_IN_SQLITE: Final = {"55P03": "SQLITE_LOCKED", "53100": "SQLITE_FULL", "25006": "SQLITE_READONLY"}
+"""What PostgreSQL calls the same."""
+
 
 class Database:
     """Opens `url_or_path`, creates what is missing of `tables`, and hands out connections.
@@ -121,7 +124,9 @@ class Database:
     @contextmanager
     def outside(self) -> Iterator[Any]:
         """The driver's cursor outside any transaction, for what runs in none."""
-        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with self.engine.connect() as connection:
+            if not self.on_sqlite:  # there transactions begin where we say so
+                connection = connection.execution_options(isolation_level="AUTOCOMMIT")
             yield connection.connection.cursor()
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -154,7 +159,7 @@ class Database:
     def explain(self, error: BaseException) -> RingwallError:
         """What the database refused, and what may help; names the file, never its path or a password."""
         cause = getattr(error, "orig", None) or error
-        code = getattr(cause, "sqlite_errorname", "")
+        code = getattr(cause, "sqlite_errorname", "") or _AS_IN_SQLITE.get(getattr(cause, "sqlstate", ""), "")
         name = Path(self.engine.url.database or "").name
         for prefix, (what, hint) in _SQLITE_ERRORS.items():
             if code.startswith(prefix):

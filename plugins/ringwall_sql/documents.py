@@ -17,9 +17,21 @@ from ringwall.errors import StoreError
 from ringwall.principal import ACL, Grants
 from ringwall_sql import checks, vectors
 from ringwall_sql.chunks import Change, Record, chunk_of, numbers_in, numbers_of, whole
-from ringwall_sql.database import BUSY_TIMEOUT, Database, restored, stored
+from ringwall_sql.database import Database, restored, stored
 from ringwall_sql.search import Search
-from ringwall_sql.tables import CHUNKS, DOCUMENTS, SHELVES, STORE, TABLES, VECTORS, among, batches, key, readable_acls
+from ringwall_sql.tables import (
+    CHUNKS,
+    DOCUMENTS,
+    FORMAT,
+    SHELVES,
+    STORE,
+    TABLES,
+    VECTORS,
+    among,
+    batches,
+    key,
+    readable_acls,
+)
 from ringwall_sql.vectors import CachedVectors, PgVectors
 from ringwall_sql.view import view
 
@@ -28,6 +40,12 @@ T = TypeVar("T")
 EXACT_BELOW: Final = 50_000
 """Among so many readable chunks PostgreSQL compares every vector, even if there is an index."""
 
+BUSY_TIMEOUT: Final = 30.0
+"""Seconds for which who writes waits for another who does, unless told otherwise; nobody who reads waits."""
+
+_BORN: Final = sa.text(
+    "INSERT INTO chunk_store (number, format, born, changes) VALUES (1, :format, :born, 0) ON CONFLICT DO NOTHING"
+)
 _BATCH: Final = 1000
 _PRAGMAS: Final = ("secure_delete = ON", "cache_size = -32768")
 
@@ -54,6 +72,7 @@ class SqlDocuments(StoreOfRecord):
         busy_timeout: float = BUSY_TIMEOUT,
     ) -> None:
         self._dense_weight = dense_weight
+        self._busy_timeout = busy_timeout
         self._closed = False
         self._database = Database(
             url_or_path,
@@ -141,18 +160,24 @@ class SqlDocuments(StoreOfRecord):
     def _begin(self) -> None:
         """Look whether the database can be read; the first who opens it writes down when it was born."""
         with self._database.reading() as connection:
-            born = connection.execute(sa.select(STORE)).first()
+            format = connection.execute(sa.select(STORE.c.format)).scalar()
             connection.execute(sa.select(SHELVES).limit(1)).first()
-        if born is None:
-            row = {"number": 1, "born": uuid.uuid4().hex}
-            insert = "INSERT INTO chunk_store (number, born, changes) VALUES (:number, :born, 0) ON CONFLICT DO NOTHING"
+        if format is None:
             with self._database.writing() as connection:
-                connection.execute(sa.text(insert), row)
+                connection.execute(_BORN, {"format": FORMAT, "born": uuid.uuid4().hex})
+        elif format != FORMAT:
+            raise StoreError(
+                f"the documents are in format {format}",
+                expected=f"format {FORMAT}",
+                hint="use the version of Ringwall that wrote them, or ingest them into a new database",
+            )
 
     @contextmanager
     def _changing(self) -> Iterator[tuple[sa.Connection, Change, int | None]]:
         """One change: the connection, what puts and takes, and the dimension there was."""
         with self._database.writing() as connection:
+            if not self._database.on_sqlite:
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(self._busy_timeout * 1000)}")
             # First of all, since PostgreSQL lets one writer after the other have this row.
             connection.execute(sa.update(STORE).values(changes=STORE.c.changes + 1))
             changes, dimension = connection.execute(sa.select(STORE.c.changes, STORE.c.dimension)).one()

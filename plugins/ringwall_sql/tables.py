@@ -22,6 +22,9 @@ T = TypeVar("T")
 SHELF_BITS: Final = 10
 SHELF: Final = 1 << SHELF_BITS
 
+FORMAT: Final = 1
+"""Which tables these are; another number, other tables."""
+
 FLOAT32: Final = np.dtype("<f4")
 
 
@@ -51,6 +54,7 @@ STORE: Final = sa.Table(
     "chunk_store",
     TABLES,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),  # there is one row, number 1
+    sa.Column("format", sa.Integer, nullable=False),
     sa.Column("born", sa.Text, nullable=False),
     sa.Column("changes", sa.BigInteger, nullable=False),
     sa.Column("dimension", sa.Integer),

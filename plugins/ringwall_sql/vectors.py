@@ -83,7 +83,7 @@ def take(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, bytes]:
 class CachedVectors(Vectors):
     """Keeps the shelves it has read in memory, as 32-bit floats of length 1, until they change.
 
-    It looks at every readable chunk: exact, and some 10 ms for 100,000 vectors of 256 dimensions.
+    It looks at every readable chunk: exact, and some 15 ms for 100,000 vectors of 256 dimensions.
     """
 
     def __init__(self) -> None:
@@ -106,11 +106,11 @@ class CachedVectors(Vectors):
 
     def _forget(self, connection: sa.Connection, changes: int) -> None:
         """Drop what has changed since: deleted vectors do not stay in memory."""
-        if changes != self._changes:
+        if changes > self._changes:
             rows = connection.execute(sa.select(SHELVES.c.number, SHELVES.c.version))
-            current = {(number, version) for number, version in rows}
-            kept = self._shelves
-            self._shelves = {shelf: kept[shelf] for shelf in kept if (shelf, kept[shelf][0]) in current}
+            current = {row.number: row.version for row in rows}
+            known = dict(self._shelves)  # a copy: other searches add to it meanwhile
+            self._shelves = {shelf: entry for shelf, entry in known.items() if current.get(shelf) == entry[0]}
             self._changes = changes
 
     def _read(self, connection: sa.Connection, view: View) -> list[tuple[Integers, Matrix]]:
@@ -123,8 +123,9 @@ class CachedVectors(Vectors):
         stale = [shelf for shelf in wanted if shelf not in found]
         if stale:
             read = dict.fromkeys(stale, _UNREAD[1:]) | _shelved(connection, stale)
-            known.update({shelf: (wanted[shelf], *entry) for shelf, entry in read.items()})
             found |= read
+            if view.changes == self._changes:
+                known.update({shelf: (wanted[shelf], *entry) for shelf, entry in read.items()})
         return [found[shelf] for shelf in wanted]
 
 

@@ -13,9 +13,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -46,8 +48,8 @@ async def open_sqlite(path: Path) -> AsyncIterator[Open]:
     """Opens a store on the same file each time, and closes them all."""
     opened: list[SqlDocuments] = []
 
-    def open_(**options: float) -> SqlDocuments:
-        opened.append(SqlDocuments(path, busy_timeout=options.pop("busy_timeout", 10)))
+    def open_(**options: Any) -> SqlDocuments:
+        opened.append(SqlDocuments(path, **options))
         return opened[-1]
 
     yield open_
@@ -60,7 +62,7 @@ async def open_postgresql(postgresql: str) -> AsyncIterator[Open]:
     """Opens a store on the same database each time, and closes them all."""
     opened: list[SqlDocuments] = []
 
-    def open_(**options: int) -> SqlDocuments:
+    def open_(**options: Any) -> SqlDocuments:
         opened.append(SqlDocuments(postgresql, **options))
         return opened[-1]
 
@@ -317,6 +319,28 @@ async def test_a_locked_store_can_be_searched_and_says_that_it_cannot_be_changed
     assert await store.search(QUESTION, PUBLICLY, 5) == []
 
 
+async def test_who_waits_too_long_for_another_writer_in_postgresql_is_told(
+    open_postgresql: Open, postgresql_server: sa.Engine
+) -> None:
+    store = open_postgresql(busy_timeout=0.1)
+    await store.upsert([chunk("a", EVERYONE)])
+    with postgresql_server.execution_options(isolation_level="READ COMMITTED").begin() as other:
+        other.exec_driver_sql("UPDATE chunk_store SET changes = changes")
+        with pytest.raises(StoreError, match="locked"):
+            await store.set_readers(["a"], STAFF)
+        assert ids(await store.search(QUESTION, PUBLICLY, 5)) == {"a"}
+    await store.set_readers(["a"], STAFF)
+    assert await store.search(QUESTION, PUBLICLY, 5) == []
+
+
+async def test_documents_in_another_format_are_not_opened(open_sqlite: Open, path: Path) -> None:
+    await open_sqlite().close()
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE chunk_store SET format = 77")
+    with pytest.raises(StoreError, match="format 77; expected: format 1; next: use the version"):
+        open_sqlite()
+
+
 async def test_a_full_disk_is_reported_and_leaves_what_was_stored(open_sqlite: Open, path: Path) -> None:
     store = open_sqlite()
     await store.upsert([chunk("a", EVERYONE)])
@@ -449,7 +473,7 @@ from ringwall.principal import ACL
 from ringwall_sql import SqlDocuments
 
 async def main():
-    store = SqlDocuments(sys.argv[1], busy_timeout=30)
+    store = SqlDocuments(sys.argv[1])
     for version in range(int(sys.argv[2]), 10_000):
         readers = ACL.of("public" if version % 2 else "role:staff")
         await store.upsert([
@@ -512,7 +536,7 @@ from ringwall.principal import ACL
 from ringwall_sql import SqlDocuments
 
 async def main():
-    store = SqlDocuments(sys.argv[1], **({} if "://" in sys.argv[1] else {"busy_timeout": 30}))
+    store = SqlDocuments(sys.argv[1])
     for n in range(5):
         await store.upsert([Chunk(f"{sys.argv[2]}#{n}", sys.argv[2], "a table", ACL.of("public"))])
     await store.close()
