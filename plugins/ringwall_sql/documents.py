@@ -78,6 +78,7 @@ class SqlDocuments(StoreOfRecord):
             url_or_path,
             TABLES,
             failure=StoreError,
+            synchronous="FULL",  # a reader who was taken away does not come back with the power
             busy_timeout=busy_timeout,
             pragmas=_PRAGMAS,
             extension="vector",

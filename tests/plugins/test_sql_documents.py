@@ -225,6 +225,33 @@ async def test_a_change_made_through_another_store_holds_from_the_next_search_on
     assert match.score == pytest.approx(1.0)
 
 
+async def test_two_stores_that_change_one_database_by_turns_both_find_what_it_holds(open_store: Open) -> None:
+    stores, memory, chooser = [open_store(), open_store()], MemoryStore(), random.Random(7)
+    readers = [EVERYONE, STAFF, ACL.of("user:ana"), ACL.of("user:ana", "role:staff")]
+    for _ in range(40):
+        document, acl = chooser.choice("abcd"), chooser.choice(readers)
+        changed = [
+            replace(c, text=f"table {chooser.choice(['wine', 'garden'])} {chooser.random()}", readers=acl)
+            for c in library(chooser.randrange(1, 9), document=document)
+        ]
+        change = chooser.choice(["upsert", "upsert", "replace", "delete", "set_readers"])
+        for store in (chooser.choice(stores), memory):
+            if change == "upsert":
+                await store.upsert(changed)
+            elif change == "replace":
+                await store.replace([document], changed)
+            elif change == "delete":
+                await store.delete([document])
+            else:
+                await store.set_readers([document], acl)
+        query = Query("wine table", tuple(chooser.uniform(-1, 1) for _ in range(8)))
+        for readable in (PUBLICLY, AS_STAFF, frozenset(("user:ana",))):
+            expected = [(m.chunk.id, m.chunk.readers) for m in await memory.search(query, readable, 6)]
+            for store in stores:
+                assert [(m.chunk.id, m.chunk.readers) for m in await store.search(query, readable, 6)] == expected
+    assert await stores[0].verify() == []
+
+
 async def test_many_chunks_of_the_same_readers_are_found_moved_scanned_and_deleted(open_store: Open) -> None:
     store = open_store()
     many = library(2500)
