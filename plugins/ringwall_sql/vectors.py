@@ -179,6 +179,7 @@ def make_index(connection: sa.Connection, dimension: int) -> None:
     """Build pgvector's HNSW index; nothing if it is there."""
     typed = f"(vector::vector({dimension})) vector_cosine_ops"
     connection.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {NEAR_INDEX} ON chunk_vectors USING hnsw ({typed})")
+    connection.exec_driver_sql("ANALYZE chunk_vectors")  # who does not know how many there are does not use it
 
 
 def drop_index(connection: sa.Connection) -> None:

@@ -590,14 +590,19 @@ class TestWithAnIndex:
     """PostgreSQL, with more to read than is compared one by one."""
 
     @pytest_asyncio.fixture
-    async def store(self, open_postgresql: Open) -> SqlDocuments:
-        store = open_postgresql(exact_below=100)
+    async def store(self, postgresql: str) -> AsyncIterator[SqlDocuments]:
+        # The planner would rather sort so few.
+        url = sa.make_url(postgresql).update_query_dict({"options": "-c enable_sort=off"})
+        store = SqlDocuments(url.render_as_string(hide_password=False), exact_below=100)
         await store.upsert(library(1500, EVERYONE, document="open"))
         await store.upsert(library(700, STAFF, document="hidden"))
         await store.build_index()
-        return store
+        yield store
+        await store.close()
 
-    async def test_finds_what_is_nearest_and_nothing_hidden(self, store: SqlDocuments, open_postgresql: Open) -> None:
+    async def test_finds_what_is_nearest_and_nothing_hidden(
+        self, store: SqlDocuments, open_postgresql: Open, postgresql_server: sa.Engine
+    ) -> None:
         exact = open_postgresql()
         shared = 0
         for n in range(20):
@@ -607,6 +612,10 @@ class TestWithAnIndex:
             assert all(id.startswith("open") for id in found)
             shared += len(found & ids(await exact.search(query, PUBLICLY, 10)))
         assert shared >= 190
+        await store.close()  # then the server has counted
+        used = sa.text("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'chunk_vectors_near'")
+        with postgresql_server.connect() as connection:
+            assert connection.execute(used).scalar_one() > 0
 
     async def test_finds_as_many_as_are_asked_for(self, store: SqlDocuments) -> None:
         query = Query("table", library(1)[0].vector)
