@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Final
 import numpy as np
 import sqlalchemy as sa
 
-from ringwall.data.base import Match, Query
+from ringwall.data.base import Condition, Match, Query, Scalar
 from ringwall.data.feedback import PASSAGES, asked, expanded
 from ringwall.data.lexical import words
 from ringwall_sql import postings
@@ -23,6 +24,8 @@ from ringwall_sql.view import Integers, Scores, View, best, fused
 
 _FIRST_LOOK: Final = 256
 _WIDER: Final = 8
+_MOST_VALUES: Final = 50
+_PLAIN: Final = 10**15
 
 Ranked = list[tuple[float, str, int]]
 """The score, negative, the id, and the number of each chunk: sorted, it is best first, and equals are in one order."""
@@ -77,9 +80,10 @@ class Search:
         """Those of the rows that meet the query's conditions."""
         numbers = self.view.numbers(rows).tolist()
         score = dict(zip(numbers, (-scores.of[rows]).tolist(), strict=True))
-        columns = CHUNKS.c.number, CHUNKS.c.id, CHUNKS.c.metadata
-        found = self.connection.execute(sa.select(*columns).where(among(CHUNKS.c.number, numbers, self.connection)))
         where = self.query.where
+        likely = [_likely(condition, self.connection) for condition in where]
+        these = sa.select(CHUNKS.c.number, CHUNKS.c.id, CHUNKS.c.metadata)
+        found = self.connection.execute(these.where(among(CHUNKS.c.number, numbers, self.connection), *likely))
         return [
             (score[number], restored(id), number)
             for number, id, metadata in found
@@ -98,3 +102,18 @@ class Search:
 
     def _nothing(self) -> Scores:
         return Scores(np.zeros(self.view.rows), np.zeros(self.view.rows, dtype=bool))
+
+
+def _likely(condition: Condition, connection: sa.Connection) -> sa.ColumnElement[bool]:
+    """Whether the text of the metadata holds what it must hold to meet the condition; it may do so and not meet it."""
+    find = sa.func.instr if connection.dialect.name == "sqlite" else sa.func.strpos
+    values = condition.values if condition.operator in ("==", "in") else ()
+    starts = [_start(value) for value in values] if 0 < len(values) <= _MOST_VALUES else [""]
+    return sa.or_(*(find(CHUNKS.c.metadata, f"{json.dumps(condition.key)}: {start}") > 0 for start in starts))
+
+
+def _start(value: Scalar) -> str:
+    """How the JSON text of any value that equals this one begins."""
+    if isinstance(value, str | bool) or not math.isfinite(value) or value % 1:
+        return json.dumps(value)
+    return str(int(value)) if 0 < abs(value) < _PLAIN else ""  # others are written in more than one way

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import resource
 import sqlite3
@@ -94,7 +95,18 @@ _words = st.lists(
     st.sampled_from(["wine", "garden", "table", "tables", "secret", "running", "runs", "the", "Who", "é", "日本", "x"]),
     max_size=12,
 )
-_years: st.SearchStrategy[Scalar] = st.sampled_from([2023, 2024, "2024"])
+_years: st.SearchStrategy[Scalar] = st.sampled_from(
+    [2023, 2024, 2024.0, 2024.5, "2024", "é'\"\\", True, False, 1, 0, 0.0, -0.0, -3, 10**16, 1e16, 2**70, math.inf, ""]
+)
+_conditions = st.builds(
+    lambda operator, values: Condition("year", operator, values if operator == "in" else values[0]),
+    st.sampled_from(["==", "!=", "in"]),
+    st.lists(_years, min_size=1, max_size=3).map(tuple),
+) | st.builds(
+    lambda operator, value: Condition("year", operator, value),
+    st.sampled_from(["<", "<=", ">", ">="]),
+    _years.filter(lambda value: not isinstance(value, bool)),
+)
 _vectors = st.none() | st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.25, 1.0]), min_size=3, max_size=3).map(tuple)
 
 
@@ -114,12 +126,16 @@ def _libraries(draw: st.DrawFn) -> list[Chunk]:
 
 
 async def same_as_in_memory(
-    store: SqlDocuments, library: Sequence[Chunk], words: Sequence[str], vector: Vector | None, k: int, year: int
+    store: SqlDocuments,
+    library: Sequence[Chunk],
+    words: Sequence[str],
+    vector: Vector | None,
+    k: int,
+    where: tuple[Condition, ...],
 ) -> None:
     memory = MemoryStore()
     await store.replace([str(n) for n in range(4)], library)
     await memory.upsert(library)
-    where = (Condition("year", "!=", year),) if year else ()
     for readable in (AS_STAFF, PUBLICLY, frozenset(("user:ana",))):
         query = Query(" ".join(words), vector, where)
         expected, found = await memory.search(query, readable, k), await store.search(query, readable, k)
@@ -137,7 +153,7 @@ _SAME = {
     "words": _words,
     "vector": _vectors,
     "k": st.sampled_from([1, 3, 6, 99]),
-    "year": st.sampled_from([0, 2023]),
+    "where": st.lists(_conditions, max_size=2).map(tuple),
 }
 _lenient = settings(
     deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], derandomize=True
@@ -147,17 +163,27 @@ _lenient = settings(
 @settings(_lenient, max_examples=100)
 @given(**_SAME)
 async def test_a_search_finds_on_sqlite_what_it_finds_in_memory(
-    open_sqlite: Open, library: list[Chunk], words: list[str], vector: Vector | None, k: int, year: int
+    open_sqlite: Open,
+    library: list[Chunk],
+    words: list[str],
+    vector: Vector | None,
+    k: int,
+    where: tuple[Condition, ...],
 ) -> None:
-    await same_as_in_memory(_only(open_sqlite), library, words, vector, k, year)
+    await same_as_in_memory(_only(open_sqlite), library, words, vector, k, where)
 
 
 @settings(_lenient, max_examples=30)
 @given(**_SAME)
 async def test_a_search_finds_on_postgresql_what_it_finds_in_memory(
-    open_postgresql: Open, library: list[Chunk], words: list[str], vector: Vector | None, k: int, year: int
+    open_postgresql: Open,
+    library: list[Chunk],
+    words: list[str],
+    vector: Vector | None,
+    k: int,
+    where: tuple[Condition, ...],
 ) -> None:
-    await same_as_in_memory(_only(open_postgresql), library, words, vector, k, year)
+    await same_as_in_memory(_only(open_postgresql), library, words, vector, k, where)
 
 
 _STORES: dict[Open, SqlDocuments] = {}
