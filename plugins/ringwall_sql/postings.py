@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from ringwall.data.lexical import rarity, saturation
 from ringwall_sql.tables import POSTINGS, SHELF, SHELF_BITS, among, batches, key
-from ringwall_sql.view import Scores, View
+from ringwall_sql.view import Floats, Integers, Scores, View
 
 ENTRY: Final = np.dtype([("slot", "<u2"), ("times", "<u4"), ("length", "<u4")])
 _ENTRY: Final = Struct("<HII")
@@ -74,22 +74,23 @@ def take(connection: sa.Connection, chunks: Sequence[tuple[int, Words, int]]) ->
         _remove(connection, [(word, shelf, entries) for word, shelf, entries in rows], gone, missing)
 
 
-def bm25(connection: sa.Connection, view: View, question: Mapping[str, float]) -> Scores:
+Weights = dict[str, tuple[Integers, Floats]]
+"""What each word adds to the score of which rows."""
+
+
+def bm25(connection: sa.Connection, view: View, question: Mapping[str, float], known: Weights) -> Scores:
     """BM25 of every readable chunk that shares a word with the question, each word counting what it says.
 
-    Rarity and mean length are those of the readable chunks.
+    Rarity and mean length are those of the readable chunks. What is read is added to `known`, and not read again.
     """
     scores = np.zeros(view.rows)
     found = np.zeros(view.rows, dtype=bool)
     said = {as_kept(word): counts for word, counts in question.items()}
-    kept = dict(_read(connection, view, said))
+    known.update(_weighed(connection, view, said.keys() - known.keys()))
     for word, counts in said.items():
-        if word in kept:
-            rows, entries = kept[word]
-            rare = rarity(len(rows), view.count)
-            times, lengths = entries["times"].astype(np.float64), entries["length"].astype(np.float64)
-            weigh: Any = saturation  # its arithmetic is that of arrays, too
-            scores[rows] += counts * (rare * weigh(times, lengths, view.mean))
+        if word in known:
+            rows, weights = known[word]
+            scores[rows] += counts * weights
             found[rows] = True
     return Scores(scores, found)
 
@@ -101,21 +102,29 @@ def entries_by_word(connection: sa.Connection) -> Iterator[tuple[str, int, npt.N
         yield word, shelf, np.frombuffer(entries, ENTRY)
 
 
-def _read(
+def _weighed(
     connection: sa.Connection, view: View, words: Iterable[str]
-) -> Iterator[tuple[str, tuple[npt.NDArray[np.intp], npt.NDArray[Any]]]]:
-    """For each word the rows of the view where it stands, and its entries there."""
+) -> Iterator[tuple[str, tuple[Integers, Floats]]]:
+    """For each word the rows of the view where it stands, and what it adds there."""
+    weigh: Any = saturation  # its arithmetic is that of arrays, too
+    for word, group in groupby(_read(connection, view, words), itemgetter(0)):
+        _, shelves, blobs = zip(*group, strict=True)
+        entries = np.frombuffer(b"".join(blobs), ENTRY)
+        sizes = [len(blob) // ENTRY.itemsize for blob in blobs]
+        rows: Integers = np.repeat(view.first_rows(np.array(shelves)), sizes) + entries["slot"]
+        times, lengths = entries["times"].astype(np.float64), entries["length"].astype(np.float64)
+        yield word, (rows, rarity(len(rows), view.count) * weigh(times, lengths, view.mean))
+
+
+def _read(connection: sa.Connection, view: View, words: Iterable[str]) -> list[tuple[str, int, bytes]]:
+    """The rows of these words on the shelves of the view, by word."""
     wanted = among(POSTINGS.c.word, words, connection)
     shelf: sa.ColumnElement[int] = POSTINGS.c.shelf
     if view.is_most and connection.dialect.name == "sqlite":
         shelf = sa.literal_column("+shelf", POSTINGS.c.shelf.type)  # walk a word's rows, do not look up each shelf
     permitted = among(shelf, view.shelves.tolist(), connection)
     rows = connection.execute(sa.select(POSTINGS).where(wanted, permitted)).all()
-    for word, group in groupby(sorted(rows, key=itemgetter(0)), itemgetter(0)):
-        _, shelves, blobs = zip(*group, strict=True)
-        entries = np.frombuffer(b"".join(blobs), ENTRY)
-        sizes = [len(blob) // ENTRY.itemsize for blob in blobs]
-        yield word, (np.repeat(view.first_rows(np.array(shelves)), sizes) + entries["slot"], entries)
+    return sorted(((word, shelf, entries) for word, shelf, entries in rows), key=itemgetter(0))
 
 
 def _found(connection: sa.Connection, pairs: Sequence[Pair]) -> list[tuple[str, int, bytes]]:

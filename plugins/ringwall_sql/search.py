@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -40,6 +40,7 @@ class Search:
     vectors: Vectors
     query: Query
     dense_weight: float
+    _weights: postings.Weights = field(default_factory=dict)
 
     def matches(self, k: int) -> list[Match]:
         """The best `k`."""
@@ -62,7 +63,7 @@ class Search:
         return self._ranked(expanded(question, seen), dense, k)
 
     def _ranked(self, question: Mapping[str, float], dense: Scores | None, n: int) -> Ranked:
-        lexical = postings.bm25(self.connection, self.view, question) if question else self._nothing()
+        lexical = postings.bm25(self.connection, self.view, question, self._weights) if question else self._nothing()
         if dense is None:
             assert self.query.vector is not None
             dense = self.vectors.near(self.connection, self.view, self.query.vector, lexical)
