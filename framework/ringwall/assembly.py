@@ -19,7 +19,7 @@ from ringwall.model.base import ModelProvider
 from ringwall.model.router import Router
 from ringwall.personalization.base import MemoryStore, ProfileStore
 from ringwall.pipeline import Checkpoint, Outlet, Pipeline, Recipe, Step, run_steps, step_class
-from ringwall.run import Saved, Sink, UserOutlet
+from ringwall.run import RunTrail, Saved, Sink, UserOutlet
 from ringwall.turn import Turn
 
 
@@ -57,7 +57,7 @@ class Assembly:
         wiring = Wiring()
         _wire_parts(wiring, parts)
         _wire_gates(wiring, parts.models)
-        wiring.run(Retriever, partial(Retriever, embeddings=parts.embeddings))
+        wiring.run(Retriever, partial(_retriever, embeddings=parts.embeddings))
         keys = [_wire_step(wiring, step) for step in pipeline]
         wiring.together(_Run, (Saved, *keys))
         if more is not None:
@@ -100,6 +100,10 @@ def _wire_gates(wiring: Wiring, models: Sequence[ModelProvider]) -> None:
 def _gated_model(log: RunLog, models: Sequence[ModelProvider]) -> ModelProvider:
     gated = [GatedModel(model, log) for model in models]
     return gated[0] if len(gated) == 1 else Router(*gated)
+
+
+def _retriever(store: DocumentStore, log: RunLog, embeddings: Embeddings | None) -> Retriever:
+    return Retriever(store, embeddings, trail=RunTrail(log))
 
 
 def _outlet(log: RunLog, listener: _Listener) -> Outlet:

@@ -1,4 +1,4 @@
-"""The command line: `ringwall demo`, `ringwall audit verify`, `ringwall doctor`."""
+"""The command line: `ringwall demo`, `ingest`, `data verify`, `audit verify`, `doctor`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ringwall import plugins
 from ringwall.deployment.journal import Journal
 from ringwall.errors import RingwallError, UnknownPlugin
+from ringwall.filling import Filling, check, rules_for, write_out
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 audit = typer.Typer(help="Read and check the journal.", no_args_is_help=True)
 app.add_typer(audit, name="audit")
+data = typer.Typer(help="Check and copy a library.", no_args_is_help=True)
+app.add_typer(data, name="data")
 
+LIBRARY = Path("library")
+LibraryPath = Annotated[Path, typer.Argument(help="The library's folder.", exists=True, file_okay=False)]
 JournalPath = Annotated[Path, typer.Argument(help="The journal's SQLite file.", exists=True, dir_okay=False)]
 
 
@@ -31,6 +37,46 @@ def demo() -> None:
     sys.path.insert(0, str(folder))
     sys.argv = [str(folder / "demo.py")]
     runpy.run_path(str(folder / "demo.py"), run_name="__main__")
+
+
+@app.command()
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(help="Folders and files; ids begin with a folder's name.")],
+    library: Annotated[Path, typer.Option(help="The folder of the library; made if it is not there.")] = LIBRARY,
+    readers: Annotated[list[str], typer.Option(help="Who reads what no rule speaks of: grants, repeated.")] = [],  # noqa: B006
+    rules: Annotated[Path | None, typer.Option(help="A file of lines `pattern grant...`; the first that fits.")] = None,
+    front_matter: Annotated[bool, typer.Option(help="Ask each file's own front matter first.")] = False,
+    beside: Annotated[bool, typer.Option(help="Ask NAME.readers beside a file or folder.")] = False,
+    permissions: Annotated[bool, typer.Option(help="Ask each file's permissions.")] = False,
+    tenant: Annotated[str, typer.Option(help="Whose documents these are.")] = "",
+    embeddings: Annotated[str, typer.Option(help="Embedder of a new library, or `none`.")] = "",
+    keep_missing: Annotated[bool, typer.Option(help="Keep documents whose files are gone.")] = False,
+) -> None:
+    """Put files into a library, each with its readers; of what is there already only what changed.
+
+    Nobody reads what no rule gives readers: such files are refused. Exits with 1 if a file was refused.
+    """
+    asked = {"front_matter": front_matter, "beside": beside, "mode": permissions}
+    sources = [(path, rules_for(path, readers, rules, **asked)) for path in paths]
+    filling = Filling(sources, tenant=tenant, keep_missing=keep_missing, console=Console())
+    raise typer.Exit(asyncio.run(filling.run(library, embeddings)))
+
+
+@data.command("verify")
+def verify_library(library: LibraryPath) -> None:
+    """Check that every chunk has readers, every vector its size, and nothing is missing; exits with 1 if not."""
+    checked = asyncio.run(check(library))
+    console = Console()
+    for finding in checked.findings:
+        console.print(finding, markup=False, highlight=False)
+    console.print(f"{checked.documents} documents, {checked.chunks} passages, {len(checked.findings)} findings")
+    raise typer.Exit(1 if checked.findings else 0)
+
+
+@data.command()
+def export(library: LibraryPath) -> None:
+    """Write all that a library holds to standard output: a line of JSON for each passage, readers included."""
+    asyncio.run(write_out(library, sys.stdout))
 
 
 @audit.command()
@@ -46,7 +92,7 @@ def doctor() -> None:
     table = Table("ring", "plugin", "state")
     for ring in plugins.RINGS:
         for name in plugins.names(ring):
-            table.add_row(ring, name, _state(ring, name))
+            table.add_row(ring, name, escape(_state(ring, name)))
     console = Console()
     console.print(f"ringwall {_version()} on Python {sys.version.split()[0]}")
     console.print(table)

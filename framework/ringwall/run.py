@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from ringwall.data.base import Match
+from ringwall.data.retrieve import Trail
 from ringwall.deployment.gates import release
 from ringwall.deployment.journal import Event
 from ringwall.deployment.runlog import RunLog, event_body
@@ -75,6 +77,17 @@ class UserOutlet(Outlet):
             await release(self._log, as_="answer.begun")
             self._settled = self._log.floor
         await self._sink(text)
+
+
+class RunTrail(Trail):
+    """Writes into the journal what each stage of a retrieval made of the candidates."""
+
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+
+    def note(self, stage: str, matches: Sequence[Match]) -> None:
+        found: list[JSON] = [[match.chunk.id, round(match.score, 6)] for match in matches]
+        self._log.note("data.ranked", {"stage": stage, "found": found})
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,9 @@ from typing import Final
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
-from ringwall.data.retrieve import Retriever
+from ringwall.data.base import Condition
+from ringwall.data.retrieve import Retriever, Rewriter
+from ringwall.data.stages import Stage
 from ringwall.errors import LimitReached
 from ringwall.interface.base import CallContext, CallStatus, Tool, ToolCall, ToolRunner
 from ringwall.label import Labelled
@@ -22,7 +24,7 @@ from ringwall.personalization.base import Memory, MemoryStore, ProfileStore
 from ringwall.personalization.compose import DEFAULT_PROMPT, PromptTemplate, compose
 from ringwall.pipeline import Checkpoint, Outlet, Pipeline
 from ringwall.schema import JSON, digest
-from ringwall.turn import Citation, Turn, TurnStatus
+from ringwall.turn import Turn, TurnStatus, cite, quotations
 
 
 class Plan:
@@ -70,11 +72,30 @@ class Personalize:
 class Retrieve:
     """Finds the passages that answer the question, among those the user may read."""
 
-    def __init__(self, retriever: Retriever, *, k: int = 4) -> None:
-        self._retriever, self._k = retriever, k
+    def __init__(
+        self,
+        retriever: Retriever,
+        *,
+        k: int = 4,
+        fetch: int = 0,
+        where: tuple[Condition, ...] = (),
+        stages: Sequence[Stage] = (),
+        rewriter: Rewriter | None = None,
+    ) -> None:
+        """Everything after `retriever` is as in `Retriever.retrieve`."""
+        self._retriever, self._k, self._fetch = retriever, k, fetch
+        self._where, self._stages, self._rewriter = where, stages, rewriter
 
     async def __call__(self, turn: Turn) -> Turn:
-        matches = await self._retriever.retrieve(turn.question.value, turn.grants, self._k)
+        matches = await self._retriever.retrieve(
+            turn.question.value,
+            turn.grants,
+            self._k,
+            fetch=self._fetch,
+            where=self._where,
+            stages=self._stages,
+            rewriter=self._rewriter,
+        )
         return turn.evolve(matches=tuple(matches))
 
 
@@ -193,7 +214,10 @@ class Agent:
 
 
 class Answer:
-    """Says which passages the answer rests on: those it cites by number, and those it merely was shown."""
+    """Says which passages the answer rests on: those it cites by number, and those it merely was shown.
+
+    What the answer puts between quotation marks is looked for in them, word for word.
+    """
 
     _NUMBER: Final = re.compile(r"\[(\d{1,3})\]")
 
@@ -201,8 +225,8 @@ class Answer:
         if not turn.matches:
             return turn
         cited = {int(number) for number in self._NUMBER.findall(turn.answer)}
-        chunks = [match.chunk for match in turn.matches]
-        found = [Citation(c.document, c.start, c.end, place in cited) for place, c in enumerate(chunks, 1)]
+        quotes = quotations(turn.answer)
+        found = [cite(match.chunk, cited=place in cited, quotes=quotes) for place, match in enumerate(turn.matches, 1)]
         return turn.evolve(citations=tuple(found))
 
 

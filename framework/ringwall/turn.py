@@ -5,7 +5,8 @@ The journal never keeps whole turns: it keeps what each step changed, and a turn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import attrgetter
@@ -30,15 +31,34 @@ class TurnStatus(StrEnum):
 
 
 class Citation(NamedTuple):
-    """A passage that the answer rests on: document and character range (end exclusive).
+    """A passage that the answer rests on: document and character range (end exclusive), and its page if it has one.
 
-    `cited` tells whether the answer points at it (`[1]`), or it merely stood in the prompt.
+    `cited` tells whether the answer points at it (`[1]`), or it merely stood in the prompt; `quotes` are the words
+    that the answer puts between quotation marks and that do stand in the passage.
     """
 
     document: str
     start: int
     end: int
     cited: bool
+    quotes: tuple[str, ...] = ()
+    page: int = 0
+
+
+_QUOTATION: Final = re.compile(r"[\"“„«]([^\"“”„«»]+)[\"”»]")
+
+
+def quotations(text: str) -> list[str]:
+    """What stands between quotation marks in a text."""
+    return _QUOTATION.findall(text)
+
+
+def cite(chunk: Chunk, *, cited: bool, quotes: Sequence[str] = ()) -> Citation:
+    """The citation of a passage, with those of the quotes that stand in it, white space aside."""
+    text = " ".join(chunk.text.split()) if quotes else ""
+    found = tuple([quote for quote in quotes if " ".join(quote.split()) in text])
+    page = chunk.metadata.get("page", 0)
+    return Citation(chunk.document, chunk.start, chunk.end, cited, found, page if isinstance(page, int) else 0)
 
 
 class TurnChanges(TypedDict, total=False):
@@ -253,8 +273,8 @@ _CODECS: Final[Mapping[str, _Codec]] = {
     "rounds": (int, int),
     "answer": (str, str),
     "citations": (
-        lambda citations: [list(c) for c in citations],
-        lambda value: tuple(Citation(*citation) for citation in value),
+        lambda citations: [[*c[:4], list(c.quotes), c.page] for c in citations],
+        lambda value: tuple(Citation(a, b, c, d, tuple(quotes), page) for a, b, c, d, quotes, page in value),
     ),
     "status": (str, TurnStatus),
 }

@@ -189,6 +189,8 @@ class ChromaStore(StoreOfRecord):
 
     def _all(self, vector: Vector, where: chromadb.Where | None) -> list[_Row]:
         found = self._chunks.get(where=where, include=["documents", "metadatas", "embeddings"])
+        if not found["ids"]:
+            return []
         return _rows({**found, "distances": _distances(np.asarray(found["embeddings"]), np.asarray(vector))})
 
     def _get(self, ids: Sequence[str], readable: Grants) -> list[Chunk]:

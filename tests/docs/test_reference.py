@@ -71,7 +71,7 @@ def test_every_command_is_documented() -> None:
         assert app is not None
         for command in app.registered_commands:
             assert command.callback is not None
-            assert f"ringwall {prefix}{command.callback.__name__}" in told
+            assert f"ringwall {prefix}{command.name or command.callback.__name__}" in told
 
 
 def test_every_error_is_documented_with_what_to_do() -> None:

@@ -87,8 +87,17 @@ REMEMBERED_AND_REVOKED = [
     Give(ANA, frozenset()),
     Return(0, approves=False),
 ]
+RELABELLED_AND_REVOKED = [
+    Ask((ANA,), "answer"),
+    Write(0, frozenset(("user:ana",)), anew=False),
+    Ask((ANA,), "answer"),
+    Give(ANA, frozenset()),
+    Return(0, approves=False),
+]
+"""One word is known with two sets of readers: as it was, and as it is."""
 
 
+@example([frozenset(("collection:red",)), frozenset(("user:ana",))], RELABELLED_AND_REVOKED)
 @example([frozenset(CLUBS), frozenset(("public",))], REMEMBERED_AND_REVOKED)
 @settings(max_examples=200, deadline=None)
 @given(st.lists(SOME_READERS, min_size=2, max_size=2), st.lists(ACTIONS, min_size=3, max_size=10))
@@ -244,7 +253,7 @@ class Life:
             self.kept[run.id] = run
         for who in ANA, BEN:
             told = self.world.readable(who, run.known)
-            all_of_it = told if told == words_of(run.known) else frozenset()
+            all_of_it = words_of(run.known) if self.world.may_read(who, *run.known) else frozenset()
             events = await heard_from_events(self.app, run.id, who)
             assert all_of_it <= events <= told if who == run.who else not events
             questions = await heard_from_questions(self.app, run.id, who)

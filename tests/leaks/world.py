@@ -23,6 +23,7 @@ from functools import partial
 from typing import Final
 
 from ringwall import ACL, App, Label, Pipeline, Principal, ScriptedModel, Tool, call, tool
+from ringwall.data import Mmr, Neighbours
 from ringwall.errors import ProviderUnavailable, RingwallError, UnknownRun
 from ringwall.model import Location, ModelRequest, Reply
 from ringwall.steps import Agent, Answer, Compose, Personalize, Plan, Retrieve
@@ -44,7 +45,14 @@ ask   user:* call tool:book
 allow role:approver approve tool:book
 allow role:auditor audit app:app
 """
-EVERYTHING: Final = Pipeline(Plan, partial(Personalize, k=20), partial(Retrieve, k=20), Compose, Agent, Answer)
+EVERYTHING: Final = Pipeline(
+    Plan,
+    partial(Personalize, k=20),
+    partial(Retrieve, k=20, fetch=40, stages=(Mmr(0.0), Neighbours())),
+    Compose,
+    Agent,
+    Answer,
+)
 
 
 @dataclass(frozen=True)

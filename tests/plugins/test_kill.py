@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
-import signal
 import sqlite3
 import time
+from functools import partial
 from pathlib import Path
 
 from tests.plugins.booking_run import build, go_through
+from tests.plugins.lives import live
 
 LIVES = 50
-
-
-def killed_after(seconds: float, folder: Path) -> None:
-    """Go through the booking in a forked process, and kill that process after `seconds`."""
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            asyncio.run(go_through(folder))
-        os._exit(0)
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if os.waitpid(child, os.WNOHANG)[0]:
-            return
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
 
 
 async def outcome(folder: Path) -> tuple[int, str, int]:
@@ -48,7 +33,7 @@ def test_a_booking_run_killed_anywhere_books_exactly_once(tmp_path: Path) -> Non
     moments = random.Random(7)
     for life in range(LIVES):
         folder = _made(tmp_path / str(life))
-        killed_after(moments.uniform(0, whole), folder)
+        live(partial(go_through, folder), kill_after=moments.uniform(0, whole))
         count, status, events = asyncio.run(outcome(folder))
         assert (count, status) == (1, "done")
         assert events > 0

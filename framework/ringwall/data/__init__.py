@@ -21,8 +21,9 @@ from ringwall.data.manifest import Manifest
 from ringwall.data.memory import MemoryStore
 from ringwall.data.outcome import Ingested, IngestReport, Outcome, Refused, Relabelled, Removed, Unchanged
 from ringwall.data.readers import BesideIt, ByPath, ByPermission, first_of
-from ringwall.data.retrieve import Retriever
+from ringwall.data.retrieve import Retriever, Rewriter, Trail
 from ringwall.data.splitting import Passage, Splitter, TextSplitter, split
+from ringwall.data.stages import Decay, Mmr, Neighbours, Rerank, Reranker, Search, Stage
 
 __all__ = [
     "BesideIt",
@@ -30,6 +31,7 @@ __all__ = [
     "ByPermission",
     "Chunk",
     "Condition",
+    "Decay",
     "DocumentStore",
     "Embeddings",
     "IngestReport",
@@ -38,6 +40,8 @@ __all__ = [
     "Manifest",
     "Match",
     "MemoryStore",
+    "Mmr",
+    "Neighbours",
     "Operator",
     "Outcome",
     "Passage",
@@ -47,11 +51,17 @@ __all__ = [
     "Refused",
     "Relabelled",
     "Removed",
+    "Rerank",
+    "Reranker",
     "Retriever",
+    "Rewriter",
     "Scalar",
+    "Search",
     "Splitter",
+    "Stage",
     "StoreOfRecord",
     "TextSplitter",
+    "Trail",
     "Unchanged",
     "Vector",
     "first_of",

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 T = TypeVar("T", bound=Hashable)
 
-DENSE_WEIGHT: Final = 0.5
+DENSE_WEIGHT: Final = 0.8
 """What meaning counts beside words, which count 1."""
 
 

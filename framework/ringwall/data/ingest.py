@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+import json
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -26,7 +29,7 @@ from ringwall.data.admit import (
     tell_by_name,
 )
 from ringwall.data.ahead import ahead
-from ringwall.data.base import Chunk, DocumentStore, Embeddings, StoreOfRecord, Vector
+from ringwall.data.base import Chunk, DocumentStore, Embeddings, Scalar, StoreOfRecord, Vector
 from ringwall.data.frontmatter import body_start
 from ringwall.data.manifest import Entry, Manifest
 from ringwall.data.outcome import Ingested, IngestReport, Outcome, Refused, Relabelled, Removed, Unchanged
@@ -41,11 +44,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BATCH: Final = 256
-"""Passages embedded at a time, and at least so many stored at a time."""
+_BATCH: Final = 512
+"""Passages stored at a time, at least."""
+
+_EMBEDDED: Final = 128
+"""Passages embedded at a time, at most."""
 
 _MOST_DOCUMENTS: Final = 1000
 """Documents stored at a time, at most: there may be many with few words, or none."""
+
+_READ_AHEAD: Final = 8
+"""Files read side by side."""
 
 _PROBE: Final = "# A heading\n\nA sentence, and another one.\n\n" * 40
 """What tells one way of cutting and embedding from another."""
@@ -111,8 +120,10 @@ class Ingestor:
         grow with the number of documents.
 
         `all_of` says that these are all the documents there are whose ids begin so: what the manifest knows
-        besides is removed. With a `tenant`, readers are that tenant's, and so are documents: `menu.md` is stored
-        as `acme::menu.md`, so that two tenants never replace each other's.
+        besides is removed, but not what lies below a folder that was refused (its id ends in `/`).
+
+        With a `tenant`, readers are that tenant's, and so are documents: `menu.md` is stored as `acme::menu.md`,
+        so that two tenants never replace each other's.
 
         Raises `StoreError` when the store fails, and `InvalidInput` for `all_of` without a manifest that lasts.
         """
@@ -147,6 +158,7 @@ class _Ingestion:
         self._store, self._embeddings, self._split, self._manifest = store, embeddings, splitter, manifest
         self._readers, self._tenant = readers, tenant
         self._recipe = ""
+        self._unlisted: list[str] = []
         self._dimension: int | None = None
 
     async def run(
@@ -155,17 +167,19 @@ class _Ingestion:
         self._manifest.start()
         await self._doubt()
         self._recipe = await asyncio.to_thread(self._fingerprint) if self._manifest.lasts else ""
-        jobs = ahead(_in_thread(lambda: self._gather(documents)))
-        embedded = ahead(_each(jobs, self._embed))
-        async with contextlib.aclosing(embedded):
-            async for batch in embedded:
-                for job in await self._store_all(batch):
-                    assert job.outcome is not None
-                    yield job.outcome
+        with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="ringwall-ingest") as pool:
+            jobs = self._jobs(documents, pool)
+            batches = ahead(_in_thread(lambda: self._gather(jobs)))
+            embedded = ahead(_each(batches, self._embed))
+            async with contextlib.aclosing(embedded), contextlib.aclosing(batches):
+                async for batch in embedded:
+                    for job in await self._store_all(batch):
+                        assert job.outcome is not None
+                        yield job.outcome
 
     async def remove_unseen(self, prefix: str) -> AsyncGenerator[Outcome, None]:
         known = await asyncio.to_thread(lambda: list(self._manifest.unseen(prefix)))
-        gone = [name for name in known if self._tenant or TENANT_MARK not in name]  # other tenants' stay
+        gone = [name for name in known if self._is_gone(name)]
         for first in range(0, len(gone), _MOST_DOCUMENTS):
             names = gone[first : first + _MOST_DOCUMENTS]
             self._manifest.begin(names)
@@ -173,6 +187,10 @@ class _Ingestion:
             self._manifest.forget(names)
             for name in names:
                 yield Removed(name)
+
+    def _is_gone(self, name: str) -> bool:
+        """Whether an unseen document is missing: not another tenant's, nor below a folder nobody could look into."""
+        return (bool(self._tenant) or TENANT_MARK not in name) and not name.startswith(tuple(self._unlisted))
 
     async def agree(self) -> None:
         """Remember at which revision of the store the manifest was right about it."""
@@ -198,28 +216,52 @@ class _Ingestion:
 
     # Reading and splitting, in a thread
 
-    def _gather(self, documents: Iterator[Document | tuple[str, str] | Pending | Refused]) -> list[_Job]:
+    def _gather(self, jobs: Iterator[_Job]) -> list[_Job]:
         """The next documents, as many as make a batch; none at the end."""
-        jobs: list[_Job] = []
+        batch: list[_Job] = []
         passages = 0
-        for document in documents:
-            jobs.append(self._job(document))
-            passages += len(jobs[-1].chunks or ())
-            if passages >= _BATCH or len(jobs) >= _MOST_DOCUMENTS:
+        for job in jobs:
+            batch.append(job)
+            passages += len(job.chunks or ())
+            if passages >= _BATCH or len(batch) >= _MOST_DOCUMENTS:
                 break
-        return jobs
+        return batch
 
-    def _job(self, document: Document | tuple[str, str] | Pending | Refused) -> _Job:
+    def _jobs(
+        self, documents: Iterator[Document | tuple[str, str] | Pending | Refused], pool: Executor
+    ) -> Iterator[_Job]:
+        """What is to be done about each document, in order; some that must be read first are read side by side."""
+        waiting: deque[_Job | Future[_Job]] = deque()
+        for document in documents:
+            waiting.append(self._job(document, pool))
+            while waiting and (isinstance(waiting[0], _Job) or len(waiting) > _READ_AHEAD):
+                yield _ready(waiting.popleft())
+        while waiting:
+            yield _ready(waiting.popleft())
+
+    def _job(self, document: Document | tuple[str, str] | Pending | Refused, pool: Executor) -> _Job | Future[_Job]:
         came_as = name_of(document)
         try:
-            if isinstance(document, Refused):
-                self._see(came_as)
-                return _Job(came_as, document)
             name = self._see(came_as)
-            content = content_of(document)
+            if isinstance(document, Refused):
+                if came_as.endswith("/"):
+                    self._unlisted.append(f"{name.rstrip('/')}/")
+                return _Job(came_as, document)
             known = self._manifest.find(name)
-            if known and known.content == content and known.recipe == self._recipe:
-                return self._known(document, came_as, known)
+            content = content_of(document)
+        except InvalidInput as error:
+            return _Job(came_as, document if isinstance(document, Refused) else Refused(came_as, error))
+        same = known if known and known.content == content and known.recipe == self._recipe else None
+        if isinstance(document, Pending):
+            return pool.submit(self._worked_out, document, came_as, name, content, same)
+        return self._worked_out(document, came_as, name, content, same)
+
+    def _worked_out(
+        self, document: Document | tuple[str, str] | Pending, came_as: str, name: str, content: str, same: Entry | None
+    ) -> _Job:
+        try:
+            if same:
+                return self._known(document, came_as, same)
             admitted = admit(loaded(document), came_as, self._readers, self._tenant)
             return _Job(name, None, content, admitted.readers, self._chunks(admitted))
         except InvalidInput as error:
@@ -245,7 +287,7 @@ class _Ingestion:
         return _Job(known.name, None, known.content, readers, passages=known.passages)
 
     def _chunks(self, document: Admitted) -> list[Chunk]:
-        body = body_start(document.text)
+        body, describe = body_start(document.text), _descriptions(document.metadata)
         return [
             Chunk(
                 f"{document.name}#{number}",
@@ -254,7 +296,7 @@ class _Ingestion:
                 document.readers,
                 start=passage.start + body,
                 end=passage.end + body,
-                metadata=document.metadata,
+                metadata=describe(passage.start + body),
             )
             for number, passage in enumerate(self._split(document.text[body:]))
         ]
@@ -262,13 +304,16 @@ class _Ingestion:
     # Embedding, in a thread
 
     def _embed(self, jobs: list[_Job]) -> list[_Job]:
-        """Give every passage its vector; equal passages are embedded once."""
+        """Give every passage its vector; equal passages are embedded once.
+
+        Passages of like length go together: most embedders treat a batch as if all were as long as the longest.
+        """
         if self._embeddings is None:
             return jobs
-        texts = list(dict.fromkeys(chunk.text for job in jobs for chunk in job.chunks or ()))
+        texts = sorted({chunk.text for job in jobs for chunk in job.chunks or ()}, key=lambda text: (len(text), text))
         vectors: dict[str, Vector] = {}
-        for first in range(0, len(texts), _BATCH):
-            some = texts[first : first + _BATCH]
+        for first in range(0, len(texts), _EMBEDDED):
+            some = texts[first : first + _EMBEDDED]
             vectors.update(zip(some, map(tuple, self._embeddings.embed_documents(some)), strict=True))
         for job in jobs:
             if job.chunks:
@@ -329,6 +374,25 @@ class _Ingestion:
             await self._store.set_readers([job.name for job in same], readers)
             for job in same:
                 job.outcome = Relabelled(job.name, readers)
+
+
+def _descriptions(metadata: Mapping[str, Scalar]) -> Callable[[int], Mapping[str, Scalar]]:
+    """The metadata of a passage that begins at a place: the document's, and the number of its page, from 1.
+
+    Readers of files say where pages begin in `pages`: a JSON list of character offsets.
+    """
+    try:
+        begins = json.loads(str(metadata.get("pages", "")))
+    except ValueError:
+        begins = None
+    if not isinstance(begins, list) or not all(isinstance(begin, int) for begin in begins):
+        return lambda place: metadata
+    offsets, rest = begins, {k: v for k, v in metadata.items() if k != "pages"}
+    return lambda place: {**rest, "page": bisect_right(offsets, place)}
+
+
+def _ready(job: _Job | Future[_Job]) -> _Job:
+    return job if isinstance(job, _Job) else job.result()
 
 
 async def _in_thread(make: Callable[[], list[T]]) -> AsyncIterator[list[T]]:

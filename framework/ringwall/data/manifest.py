@@ -66,7 +66,7 @@ class Manifest:
             row = db.execute(
                 "SELECT name, content, recipe, readers, passages FROM documents WHERE name = ? AND done", (name,)
             ).fetchone()
-        return row and Entry(row[0], row[1], row[2], ACL(json.loads(row[3])), row[4])
+        return _entry(row) if row else None
 
     def see(self, name: str) -> bool:
         """Note that a document is there now; False if it was seen before, since the last `start`."""
@@ -86,6 +86,17 @@ class Manifest:
                 (len(prefix), prefix),
             ).fetchall()
         return (name for (name,) in rows)
+
+    def entries(self) -> Iterator[Entry]:
+        """All documents that are done."""
+        with self._guarded() as db:
+            rows = db.execute("SELECT name, content, recipe, readers, passages FROM documents WHERE done").fetchall()
+        return (_entry(row) for row in rows)
+
+    def begun(self) -> list[str]:
+        """The documents that were begun and not done."""
+        with self._guarded() as db:
+            return [name for (name,) in db.execute("SELECT name FROM documents WHERE NOT done")]
 
     def begin(self, names: Iterable[str]) -> None:
         """Say, before the store is touched, which documents are about to change in it."""
@@ -146,6 +157,11 @@ class Manifest:
     def _let_go(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _entry(row: tuple[str, str, str, str, int]) -> Entry:
+    name, content, recipe, readers, passages = row
+    return Entry(name, content, recipe, ACL(json.loads(readers)), passages)
 
 
 @contextlib.contextmanager

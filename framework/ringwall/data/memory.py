@@ -95,8 +95,10 @@ class MemoryStore(StoreOfRecord):
     ) -> list[tuple[float, str, _Entry]]:
         """Best first; with the id, so that equal scores are in one order."""
         scores = fuse(lexical, dense, dense_weight=self._dense_weight)
-        found = ((-score, entry.chunk.id, entry) for entry, score in scores.items())
-        return sorted([row for row in found if not query.where or query.admits(row[2].chunk.metadata)])
+        found = [(-score, entry.chunk.id, entry) for entry, score in scores.items()]
+        if query.where:
+            found = [row for row in found if query.admits(row[2].chunk.metadata)]
+        return sorted(found)
 
     def _changed(self) -> None:
         self._changes += 1

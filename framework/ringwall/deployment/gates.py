@@ -45,9 +45,9 @@ class GatedStore(DocumentStore):
             self._check(match.chunk, allowed)
         milliseconds = round((time.perf_counter() - began) * 1e3, 3)
         found: list[JSON] = [m.chunk.id for m in matches]
-        self._log.note(
-            "data.searched", {"k": k, "found": found, "ms": milliseconds}, label=join([m.chunk.label for m in matches])
-        )
+        scores: list[JSON] = [m.score for m in matches]
+        body: dict[str, JSON] = {"k": k, "found": found, "scores": scores, "ms": milliseconds}
+        self._log.note("data.searched", body, label=join([m.chunk.label for m in matches]))
         return matches
 
     async def get(self, ids: Sequence[str], readable: Grants) -> list[Chunk]:

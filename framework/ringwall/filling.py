@@ -1,0 +1,136 @@
+"""What `ringwall ingest` does: files into a library, with a bar that moves and a report at the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from ringwall import plugins
+from ringwall.data.admit import Pending, Readers
+from ringwall.data.care import Checked, exported, verify
+from ringwall.data.frontmatter import front_matter_readers
+from ringwall.data.ingest import Ingestor
+from ringwall.data.outcome import Ingested, Outcome, Refused
+from ringwall.data.readers import BesideIt, ByPath, ByPermission, first_of
+from ringwall.library import Library
+from ringwall.principal import ACL
+
+_SHOWN: Final = 20
+"""Refused files that are printed; more are counted."""
+
+
+def rules_for(
+    path: Path, readers: Sequence[str], rules: Path | None, *, front_matter: bool, beside: bool, mode: bool
+) -> Readers:
+    """The rules that a command line asks for, the nearest to the file first."""
+    root = path.resolve().parent
+    asked: list[Readers] = []
+    if front_matter:
+        asked.append(front_matter_readers)
+    if beside:
+        asked.append(BesideIt(root))
+    if rules is not None:
+        asked.append(ByPath.read(rules))
+    if mode:
+        asked.append(ByPermission(root))
+    if readers:
+        asked.append(ACL.of(*readers))
+    return asked[0] if len(asked) == 1 else first_of(*asked)
+
+
+class Filling:
+    """Files on their way into a library."""
+
+    def __init__(
+        self, sources: Sequence[tuple[Path, Readers]], *, tenant: str, keep_missing: bool, console: Console
+    ) -> None:
+        self._sources, self._tenant, self._keep_missing, self._console = sources, tenant, keep_missing, console
+        self._find = plugins.find("data", "files")
+        self._counts: Counter[str] = Counter()
+        self._passages = 0
+        self._refused: list[Refused] = []
+
+    async def run(self, folder: Path, embeddings: str) -> int:
+        """Fill the library in `folder` and say what became of what; return the exit status."""
+        library = Library.fill(folder, embeddings=embeddings)
+        try:
+            with self._bar() as bar:
+                ingestor = Ingestor(library.store, library.embeddings, manifest=library.manifest)
+                for path, readers in self._sources:
+                    await self._fill(ingestor, path, readers, bar)
+        finally:
+            await library.close()
+        self._tell()
+        return 1 if self._refused else 0
+
+    async def _fill(self, ingestor: Ingestor, path: Path, readers: Readers, bar: Progress) -> None:
+        task = bar.add_task(str(path), total=self._total(path) if self._console.is_terminal else None)
+        async for outcome in ingestor.run(self._files(path), readers, tenant=self._tenant, all_of=self._all_of(path)):
+            self._count(outcome)
+            bar.advance(task)
+
+    def _files(self, path: Path) -> Iterator[Pending | Refused]:
+        found: Iterator[Pending | Refused] = self._find(path, within=_prefix(path))
+        return found
+
+    def _all_of(self, path: Path) -> str | None:
+        return None if self._keep_missing or not path.is_dir() else _prefix(path)
+
+    def _total(self, path: Path) -> int:
+        return sum(1 for found in path.rglob("*") if found.is_file()) if path.is_dir() else 1
+
+    def _bar(self) -> Progress:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(show_speed=True),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        return Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+
+    def _count(self, outcome: Outcome) -> None:
+        self._counts[type(outcome).__name__.lower()] += 1
+        if isinstance(outcome, Ingested):
+            self._passages += outcome.passages
+        elif isinstance(outcome, Refused):
+            self._refused.append(outcome)
+
+    def _tell(self) -> None:
+        for refused in self._refused[:_SHOWN]:
+            line = f"refused {refused.document!r}: {refused.error}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if len(self._refused) > _SHOWN:
+            self._console.print(f"… and {len(self._refused) - _SHOWN} more")
+        kinds = ("ingested", "unchanged", "relabelled", "removed", "refused")
+        said = ", ".join(f"{self._counts[kind]} {kind}" for kind in kinds)
+        self._console.print(f"{said}; {self._passages} passages")
+
+
+async def check(folder: Path) -> Checked:
+    """Check the library in a folder, its manifest too."""
+    library = Library(folder, exclusively=True)
+    try:
+        return await verify(library.store, library.manifest)
+    finally:
+        await library.close()
+
+
+async def write_out(folder: Path, to: TextIO) -> None:
+    """Write all that a library holds, a line for each passage."""
+    library = Library(folder)
+    try:
+        async for line in exported(library.store):
+            to.write(line + "\n")
+    finally:
+        await library.close()
+
+
+def _prefix(path: Path) -> str:
+    """What the ids of a folder's files begin with; a file alone is called by its name."""
+    return f"{path.resolve().name}/" if path.is_dir() else ""

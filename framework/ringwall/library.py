@@ -1,0 +1,74 @@
+"""A library on disk: the store, the embedder it is filled with, and the manifest of what went in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Self
+
+from ringwall import plugins
+from ringwall.data.base import Embeddings, StoreOfRecord
+from ringwall.data.manifest import Manifest
+from ringwall.errors import ConfigurationError, RingwallError
+
+EMBEDDINGS: Final = "wordllama"
+_STORE: Final = "sql"
+_SETTLED: Final = "embeddings"
+
+
+class Library:
+    """What `ringwall ingest` fills, in one folder; give `store` and `embeddings` to an `App`.
+
+    Which embedder it is filled with is settled when it is made.
+    `manifest` is None unless the library is opened `exclusively`: one process fills it while others search in it.
+    Raises `ConfigurationError` where there is no library, `UnknownPlugin`, and `StoreError`.
+    """
+
+    def __init__(self, folder: str | Path, *, exclusively: bool = False) -> None:
+        folder = Path(folder)
+        if not (folder / _SETTLED).is_file():
+            raise ConfigurationError(f"no library in {str(folder)!r}", hint="make one with `ringwall ingest`")
+        self.embeddings: Embeddings | None = _embedder((folder / _SETTLED).read_text(encoding="utf-8").strip())
+        self.manifest = Manifest(folder / "manifest.db") if exclusively else None
+        try:
+            self.store: StoreOfRecord = plugins.find("data", _STORE)(folder / "documents.db")
+        except RingwallError:
+            if self.manifest is not None:
+                self.manifest.close()
+            raise
+
+    @classmethod
+    def fill(cls, folder: str | Path, *, embeddings: str = "") -> Self:
+        """Open a library to fill it; make it if it is not there.
+
+        Raises `ConfigurationError` for another embedder than it was made with.
+        """
+        _settle(Path(folder), embeddings)
+        return cls(folder, exclusively=True)
+
+    async def close(self) -> None:
+        """Close what was opened."""
+        await self.store.close()
+        if self.manifest is not None:
+            self.manifest.close()
+
+
+def _settle(folder: Path, wanted: str) -> None:
+    """Write down the embedder's name, if none stands there yet; it must be `wanted` from now on."""
+    file = folder / _SETTLED
+    if not file.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds what not everybody may read
+        _embedder(wanted or EMBEDDINGS)
+        file.write_text(wanted or EMBEDDINGS, encoding="utf-8")
+    name = file.read_text(encoding="utf-8").strip()
+    if wanted and wanted != name:
+        raise ConfigurationError(
+            f"the library in {str(folder)!r} is embedded with {name!r}, not {wanted!r}",
+            hint="make a new one: vectors of two embedders cannot be compared",
+        )
+
+
+def _embedder(name: str) -> Embeddings | None:
+    if name == "none":
+        return None
+    embeddings: Embeddings = plugins.find("embeddings", name)()
+    return embeddings

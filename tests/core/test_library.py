@@ -1,0 +1,171 @@
+"""A library from the command line: filled, filled again, checked, and asked through an app."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ringwall import ACL, App, Principal, Rules, ScriptedModel, cli
+from ringwall.data import Ingestor, Manifest
+from ringwall.data.care import copy, imported, verify
+from ringwall.errors import ConfigurationError
+from ringwall.library import Library
+from ringwall_sql import SqlDocuments
+
+Type = Callable[..., tuple[int, str, str]]
+ECHO = ScriptedModel(lambda request: str(request.messages[-1].content))
+
+
+@pytest.fixture
+def ringwall(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Type:
+    """Type `ringwall WORDS`; get the exit status, and what it said to whom."""
+
+    def typed(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ringwall", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        said = capsys.readouterr()
+        assert "Traceback" not in said.out + said.err
+        return int(left.value.code or 0), said.out, said.err
+
+    return typed
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    folder = tmp_path / "house"
+    (folder / "hr").mkdir(parents=True)
+    (folder / "menu.md").write_text("# Fish\n\nTrout with sage.")
+    (folder / "hr" / "wages.csv").write_text("who,wage\nAna,100\n")
+    (folder / "rules").write_text("house/hr/** role:hr\nhouse/** public\n")
+    return folder
+
+
+def test_only_what_changed_is_done_again(ringwall: Type, house: Path, tmp_path: Path) -> None:
+    typed = ("ingest", house, "--library", tmp_path / "library", "--rules", house / "rules")
+    assert ringwall(*typed)[:2] == (0, "2 ingested, 0 unchanged, 0 relabelled, 0 removed, 0 refused; 2 passages\n")
+    (house / "menu.md").write_text("Pike.")
+    assert "1 ingested, 1 unchanged" in ringwall(*typed)[1]
+    (house / "rules").write_text("house/** public\n")
+    assert "0 ingested, 1 unchanged, 1 relabelled" in ringwall(*typed)[1]
+    (house / "menu.md").unlink()
+    assert "1 unchanged, 0 relabelled, 0 removed" in ringwall(*typed, "--keep-missing")[1]
+    assert "1 unchanged, 0 relabelled, 1 removed" in ringwall(*typed)[1]
+    assert ringwall("data", "verify", tmp_path / "library")[:2] == (0, "1 documents, 1 passages, 0 findings\n")
+
+
+def test_a_file_that_nobody_may_read_is_refused_and_named(ringwall: Type, house: Path, tmp_path: Path) -> None:
+    (house / "rules").write_text("house/hr/** role:hr\n")
+    status, out, _ = ringwall("ingest", house, "--library", tmp_path / "library", "--rules", house / "rules")
+    assert status == 1
+    assert "refused 'house/menu.md': document 'house/menu.md' has no readers" in out
+    assert "1 ingested, 0 unchanged, 0 relabelled, 0 removed, 1 refused" in out
+
+
+def test_without_any_rule_nothing_is_ingested(ringwall: Type, house: Path, tmp_path: Path) -> None:
+    status, out, _ = ringwall("ingest", house, "--library", tmp_path / "library")
+    assert (status, "0 ingested" in out, "2 refused" in out) == (1, True, True)
+
+
+def test_rules_are_asked_the_nearest_to_the_file_first(ringwall: Type, house: Path, tmp_path: Path) -> None:
+    (house / "own.md").write_text("---\nreaders: [user:ana]\n---\ntrout")
+    (house / "hr.readers").write_text("role:hr")
+    words = ("--library", tmp_path / "library", "--front-matter", "--beside", "--readers", "public")
+    assert ringwall("ingest", house, *words)[0] == 0
+    lines = ringwall("data", "export", tmp_path / "library")[1].splitlines()
+    assert {(c := imported(line)).document: set(c.readers) for line in lines} == {
+        "house/menu.md": {"public"},
+        "house/own.md": {"user:ana"},
+        "house/hr/wages.csv": {"role:hr"},
+    }
+
+
+def test_a_library_is_asked_through_an_app(ringwall: Type, house: Path, tmp_path: Path) -> None:
+    ringwall("ingest", house, "--library", tmp_path / "library", "--rules", house / "rules")
+    library = Library(tmp_path / "library")
+    rules = Rules("allow user:* ask app:app")
+    with App(policy=rules, model=ECHO, documents=library.store, embeddings=library.embeddings) as app:
+        for who, reads in ((Principal.user("ana"), False), (Principal.user("ben", "hr"), True)):
+            answer = app.ask_sync("What is the wage of Ana?", as_=who)
+            assert ("100" in answer.text) is reads
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("ingest", "house", "--embeddings", "none"), "ConfigurationError: the library in"),
+        (("ingest", "house", "--embeddings", "nothing"), "ConfigurationError: the library in"),
+        (("ingest", "house", "--rules", "nowhere"), "InvalidInput: the readers in"),
+        (("data", "verify", "house"), "ConfigurationError: no library in"),
+        (("data", "export", "house"), "ConfigurationError: no library in"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    ringwall: Type, house: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], error: str
+) -> None:
+    monkeypatch.chdir(house.parent)
+    ringwall("ingest", "house", "--readers", "public")
+    status, _, err = ringwall(*words)
+    assert (status, err.startswith(error)) == (1, True)
+
+
+def test_two_at_once_are_one_too_many(ringwall: Type, house: Path, tmp_path: Path) -> None:
+    with closing(Manifest(tmp_path / "library" / "manifest.db")):
+        status, _, err = ringwall("ingest", house, "--library", tmp_path / "library", "--readers", "public")
+    assert (status, err.startswith("StoreError: the manifest")) == (1, True)
+
+
+def test_a_damaged_library_says_so_and_the_way_back(ringwall: Type, house: Path, tmp_path: Path) -> None:
+    library = tmp_path / "library"
+    ringwall("ingest", house, "--library", library, "--readers", "public")
+    (library / "documents.db").write_bytes(b"not a database " * 500)
+    status, _, err = ringwall("data", "verify", library)
+    assert (status, err.startswith("StoreError: ")) == (1, True)
+
+
+def test_what_is_missing_in_the_store_is_found(ringwall: Type, house: Path, tmp_path: Path) -> None:
+    library = tmp_path / "library"
+    ringwall("ingest", house, "--library", library, "--readers", "public")
+    with closing(sqlite3.connect(library / "manifest.db")) as database, database:
+        database.execute("update documents set passages = 7 where name like '%menu%'")
+        database.execute("delete from documents where name like '%wages%'")
+    status, out, _ = ringwall("data", "verify", library)
+    assert status == 1
+    assert "'house/menu.md' has 1 passages, not 7" in out
+    assert "'house/hr/wages.csv' is in the store and was not ingested" in out
+
+
+async def test_a_library_is_copied_and_given_other_vectors(ringwall: Type, house: Path, tmp_path: Path) -> None:
+    class Two:
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            return [[1.0, float(len(text))] for text in texts]
+
+        def embed_query(self, text: str) -> list[float]:
+            return [1.0, float(len(text))]
+
+    library = Library.fill(tmp_path / "library")
+    ingestor = Ingestor(library.store, library.embeddings)
+    await ingestor.ingest([("a", "trout"), ("b", "pike")], ACL.of("public"))
+    target = SqlDocuments(tmp_path / "copy.db")
+    assert await copy(library.store, target, embeddings=Two()) == 2
+    assert [c.vector async for batch in target.scan() for c in sorted(batch, key=lambda c: c.id)] == [(1, 5), (1, 4)]
+    assert (await verify(target)).findings == ()
+    await target.close()
+    await library.close()
+
+
+def test_a_line_of_an_export_is_json(ringwall: Type, house: Path, tmp_path: Path) -> None:
+    ringwall("ingest", house, "--library", tmp_path / "library", "--readers", "public", "role:hr")
+    for line in ringwall("data", "export", tmp_path / "library")[1].splitlines():
+        assert json.loads(line)["readers"] == ["public"]
+
+
+def test_a_folder_without_a_library_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no library"):
+        Library(tmp_path)

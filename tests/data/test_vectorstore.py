@@ -1,0 +1,101 @@
+"""Our stores as LangChain sees them: its own standard tests, and what a reader must not see through that face."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.vectorstores import VectorStore
+from langchain_tests.integration_tests import RetrieversIntegrationTests, VectorStoreIntegrationTests
+
+from ringwall.data import DocumentStore, MemoryStore
+from ringwall.errors import DocumentWithoutReaders, InvalidInput
+from ringwall.principal import ACL, PUBLIC
+from ringwall.vectorstore import RingwallRetriever, RingwallVectorStore
+from ringwall_chroma import ChromaStore
+
+READER = frozenset((PUBLIC,))
+OPEN, STAFF = ACL.of(PUBLIC), ACL.of("role:staff")
+
+
+class Standard(VectorStoreIntegrationTests):
+    """LangChain's tests on a store in its `VectorStore` face."""
+
+    def store(self, folder: Path) -> DocumentStore:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def vectorstore(self, tmp_path: Path) -> Iterator[VectorStore]:
+        store = self.store(tmp_path)
+        yield RingwallVectorStore(store, self.get_embeddings(), readable=READER, readers=OPEN)
+        asyncio.run(store.close())
+
+
+class TestMemoryStore(Standard):
+    def store(self, folder: Path) -> DocumentStore:
+        return MemoryStore()
+
+
+class TestChromaStore(Standard):
+    def store(self, folder: Path) -> DocumentStore:
+        return ChromaStore(folder)
+
+
+class TestRetriever(RetrieversIntegrationTests):
+    @property
+    def retriever_constructor(self) -> type[RingwallRetriever]:
+        return RingwallRetriever
+
+    @property
+    def retriever_constructor_params(self) -> dict[str, Any]:
+        embeddings = DeterministicFakeEmbedding(size=4)
+        texts = [f"trout {n}" for n in range(9)]
+        filled = RingwallVectorStore.from_texts(texts, embeddings, store=(store := MemoryStore()), readers=OPEN)
+        assert filled.embeddings is embeddings
+        return {"store": store, "readable": READER, "embeddings": embeddings}
+
+    @property
+    def retriever_query_example(self) -> str:
+        return "trout"
+
+
+@pytest.fixture
+def shared() -> tuple[RingwallVectorStore, RingwallVectorStore]:
+    """One store, seen by its keeper and by the public."""
+    store, embeddings = MemoryStore(), DeterministicFakeEmbedding(size=4)
+    keeper = RingwallVectorStore(store, embeddings, readable=frozenset(("role:staff", PUBLIC)), readers=STAFF)
+    return keeper, RingwallVectorStore(store, embeddings, readable=READER, readers=OPEN)
+
+
+def test_what_a_reader_may_not_read_is_not_there(shared: tuple[RingwallVectorStore, RingwallVectorStore]) -> None:
+    keeper, public = shared
+    keeper.add_texts(["trout"], ids=["secret"])
+    public.add_texts(["pike"], ids=["open"])
+    assert [d.id for d in public.similarity_search("trout", k=5)] == ["open"]
+    assert [d.id for d in public.similarity_search_by_vector([1.0, 0.0, 0.0, 0.0], k=5)] == ["open"]
+    assert public.get_by_ids(["secret", "open"]) == keeper.get_by_ids(["open"])
+    public.delete(["secret"])
+    assert [d.id for d in keeper.get_by_ids(["secret"])] == ["secret"]
+
+
+def test_only_equal_metadata_passes_a_filter(shared: tuple[RingwallVectorStore, RingwallVectorStore]) -> None:
+    _, public = shared
+    public.add_documents([Document(id=str(year), page_content="trout", metadata={"year": year}) for year in (1, 2)])
+    assert [d.id for d, _ in public.similarity_search_with_score("trout", k=5, filter={"year": 2})] == ["2"]
+    with pytest.raises(InvalidInput, match="filter"):
+        public.similarity_search("trout", filter=lambda document: True)
+
+
+def test_nothing_is_added_without_readers() -> None:
+    with pytest.raises(DocumentWithoutReaders):
+        RingwallVectorStore.from_texts(["trout"], DeterministicFakeEmbedding(size=4))
+
+
+def test_nothing_is_deleted_without_ids(shared: tuple[RingwallVectorStore, RingwallVectorStore]) -> None:
+    with pytest.raises(InvalidInput, match="ids"):
+        shared[0].delete()
