@@ -47,12 +47,18 @@ def as_kept(word: str) -> str:
 
 def put(connection: sa.Connection, chunks: Iterable[tuple[int, Words]]) -> None:
     """Add the words of these chunks, each with its number."""
-    added: dict[Pair, bytes] = {}
+    shelves: dict[int, dict[str, list[bytes]]] = {}
     for number, words in chunks:
-        shelf, slot, length = number >> SHELF_BITS, number % SHELF, sum(words.values())
+        shelf = shelves.setdefault(number >> SHELF_BITS, {})
+        slot, length = number % SHELF, sum(words.values())
+        packed = {times: _ENTRY.pack(slot, times, length) for times in set(words.values())}
         for word, times in words.items():
-            pair = (as_kept(word), shelf)
-            added[pair] = added.get(pair, b"") + _ENTRY.pack(slot, times, length)
+            entries = shelf.get(word)
+            if entries is None:
+                shelf[word] = [packed[times]]
+            else:
+                entries.append(packed[times])
+    added = {(as_kept(w), number): b"".join(e) for number, shelf in shelves.items() for w, e in shelf.items()}
     for pairs in batches(sorted(added), _PAIRS_AT_ONCE):
         kept = {(word, shelf): entries for word, shelf, entries in _found(connection, pairs)}
         _store(connection, {pair: kept.get(pair, b"") + added[pair] for pair in pairs})

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BATCH: Final = 512
+_BATCH: Final = 1024
 """Passages stored at a time, at least."""
 
 _EMBEDDED: Final = 128

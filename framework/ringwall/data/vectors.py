@@ -23,7 +23,7 @@ def check_vector(vector: Vector, dimension: int | None, *, of: str) -> int:
             expected=f"{dimension or 'at least one'}",
             hint="embed questions and documents with one and the same model",
         )
-    if not all(-_LARGEST <= x <= _LARGEST for x in vector):
+    if not (min(vector) >= -_LARGEST and max(vector) <= _LARGEST and sum(vector) == sum(vector)):  # NaN is not itself
         raise InvalidInput(
             f"the vector of {of} holds NaN, infinity or a number too large",
             expected="finite 32-bit numbers",
