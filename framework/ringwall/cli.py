@@ -17,7 +17,7 @@ from rich.table import Table
 from ringwall import plugins
 from ringwall.deployment.journal import Journal
 from ringwall.errors import RingwallError, UnknownPlugin
-from ringwall.filling import Filling, check, rules_for, write_out
+from ringwall.filling import Filling, back_up, check, rules_for, write_out
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 audit = typer.Typer(help="Read and check the journal.", no_args_is_help=True)
@@ -71,6 +71,12 @@ def verify_library(library: LibraryPath) -> None:
         console.print(finding, markup=False, highlight=False)
     console.print(f"{checked.documents} documents, {checked.chunks} passages, {len(checked.findings)} findings")
     raise typer.Exit(1 if checked.findings else 0)
+
+
+@data.command()
+def backup(library: LibraryPath, to: Annotated[Path, typer.Argument(help="A folder that is new or empty.")]) -> None:
+    """Make another library of all that this one holds, while it is being searched; no ingestion may run."""
+    Console().print(f"{asyncio.run(back_up(library, to))} passages")
 
 
 @data.command()

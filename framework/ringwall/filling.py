@@ -121,6 +121,15 @@ async def check(folder: Path) -> Checked:
         await library.close()
 
 
+async def back_up(folder: Path, to: Path) -> int:
+    """Make another library of all that the one in a folder holds; return its passages."""
+    library = Library(folder, exclusively=True)
+    try:
+        return await library.back_up(to)
+    finally:
+        await library.close()
+
+
 async def write_out(folder: Path, to: TextIO) -> None:
     """Write all that a library holds, a line for each passage."""
     library = Library(folder)

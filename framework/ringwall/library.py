@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Final, Self
 
 from ringwall import plugins
 from ringwall.data.base import Embeddings, StoreOfRecord
+from ringwall.data.care import copy
 from ringwall.data.manifest import Manifest
 from ringwall.errors import ConfigurationError, RingwallError
 
@@ -24,7 +26,7 @@ class Library:
     """
 
     def __init__(self, folder: str | Path, *, exclusively: bool = False) -> None:
-        folder = Path(folder)
+        self._folder = folder = Path(folder)
         if not (folder / _SETTLED).is_file():
             raise ConfigurationError(f"no library in {str(folder)!r}", hint="make one with `ringwall ingest`")
         self.embeddings: Embeddings | None = _embedder((folder / _SETTLED).read_text(encoding="utf-8").strip())
@@ -44,6 +46,27 @@ class Library:
         """
         _settle(Path(folder), embeddings)
         return cls(folder, exclusively=True)
+
+    async def back_up(self, folder: str | Path) -> int:
+        """Make a library of its own of all that this one holds, while others search here; return its passages.
+
+        Give it to `Library` to go on with it. Raises `ConfigurationError` if there is something in the folder, and
+        unless this library was opened exclusively: what is written meanwhile would be missing.
+        """
+        folder = Path(folder)
+        if self.manifest is None or (folder.exists() and any(folder.iterdir())):
+            raise ConfigurationError(
+                f"no backup to {str(folder)!r}", expected="a new folder, and a library opened `exclusively`"
+            )
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target: StoreOfRecord = plugins.find("data", _STORE)(folder / "documents.db")
+        try:
+            passages = await copy(self.store, target)
+            self.manifest.back_up(folder / "manifest.db", revision=await target.revision())
+            shutil.copy(self._folder / _SETTLED, folder)  # last: without it, it is no library
+        finally:
+            await target.close()
+        return passages
 
     async def close(self) -> None:
         """Close what was opened."""

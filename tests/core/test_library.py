@@ -141,6 +141,17 @@ def test_what_is_missing_in_the_store_is_found(ringwall: Type, house: Path, tmp_
     assert "'house/hr/wages.csv' is in the store and was not ingested" in out
 
 
+def test_a_backup_is_a_library_that_knows_what_it_holds(ringwall: Type, house: Path, tmp_path: Path) -> None:
+    library, spare = tmp_path / "library", tmp_path / "spare"
+    ringwall("ingest", house, "--library", library, "--rules", house / "rules")
+    assert ringwall("data", "backup", library, spare)[:2] == (0, "2 passages\n")
+    assert ringwall("data", "verify", spare)[:2] == (0, "2 documents, 2 passages, 0 findings\n")
+    assert "0 ingested, 2 unchanged" in ringwall("ingest", house, "--library", spare, "--rules", house / "rules")[1]
+    assert ringwall("data", "export", spare)[1] == ringwall("data", "export", library)[1]
+    status, _, err = ringwall("data", "backup", library, spare)
+    assert (status, err.startswith("ConfigurationError: no backup to")) == (1, True)
+
+
 async def test_a_library_is_copied_and_given_other_vectors(ringwall: Type, house: Path, tmp_path: Path) -> None:
     class Two:
         def embed_documents(self, texts: list[str]) -> list[list[float]]:

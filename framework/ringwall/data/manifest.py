@@ -143,6 +143,12 @@ class Manifest:
             db.execute("INSERT OR REPLACE INTO facts VALUES ('revision', ?)", (revision,))
             db.commit()
 
+    def back_up(self, path: str | Path, *, revision: str) -> None:
+        """Write what stands here to another file, for a store whose revision is `revision`."""
+        with self._guarded() as db, contextlib.closing(sqlite3.connect(path)) as copy, copy:
+            db.backup(copy)
+            copy.execute("INSERT OR REPLACE INTO facts VALUES ('revision', ?)", (revision,))
+
     def close(self) -> None:
         """Close the file and let other processes have it."""
         with self._guarded() as db:
