@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from ringwall import plugins
 from ringwall.data.admit import Pending, Readers
@@ -41,6 +42,13 @@ def rules_for(
     if readers:
         asked.append(ACL.of(*readers))
     return asked[0] if len(asked) == 1 else first_of(*asked)
+
+
+class _Rate(ProgressColumn):
+    """Documents a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:,.0f}/s")
 
 
 class Filling:
@@ -88,8 +96,8 @@ class Filling:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
-            TaskProgressColumn(show_speed=True),
             MofNCompleteColumn(),
+            _Rate(),
             TimeRemainingColumn(),
         )
         return Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
