@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ringwall.data.base import Chunk, Embeddings, StoreOfRecord
@@ -48,6 +48,25 @@ async def copy(source: StoreOfRecord, target: StoreOfRecord, *, embeddings: Embe
         await target.upsert(chunks)
         copied += len(batch)
     return copied
+
+
+async def retire(
+    store: StoreOfRecord, is_over: Callable[[Chunk], bool], *, manifest: Manifest | None = None
+) -> tuple[str, ...]:
+    """Delete every document of which one passage `is_over`, as its metadata tells; return their ids.
+
+    A document whose source still has it comes back with the next ingestion. Raises `StoreError`.
+    """
+    over: dict[str, None] = {}
+    async for batch in store.scan():
+        over.update((chunk.document, None) for chunk in batch if is_over(chunk))
+    if over:
+        if manifest is not None:
+            manifest.begin(over)
+        await store.delete(list(over))
+        if manifest is not None:
+            manifest.forget(over)
+    return tuple(over)
 
 
 async def exported(store: StoreOfRecord) -> AsyncIterator[str]:
