@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar, cast
+from urllib.parse import urlsplit
 
 import chromadb
 import numpy as np
@@ -24,7 +25,7 @@ from chromadb.errors import ChromaError
 
 from ringwall.data.base import Chunk, Match, Query, Scalar, StoreOfRecord, Vector
 from ringwall.data.vectors import check_vector, check_vectors
-from ringwall.errors import InvalidInput, StoreError
+from ringwall.errors import ConfigurationError, InvalidInput, StoreError
 from ringwall.principal import ACL, Grants
 from ringwall.schema import canonical, digest
 
@@ -39,27 +40,35 @@ _COLUMNS: Final = ("ids", "documents", "metadatas", "distances", "embeddings")
 
 
 class ChromaStore(StoreOfRecord):
-    """Keeps chunks in the folder `path`, or in memory without one; finds them by their vectors (cosine).
+    """Keeps chunks in the folder `path`, on a Chroma `server` ("http://host:port"), or in memory without either.
+
+    Finds them by their vectors (cosine).
 
     Every chunk needs a vector, and so does every query. A search is approximate in what it finds first,
     never in what may be found; one with conditions on metadata looks at every chunk that its reader may read.
     Work runs in threads, off the event loop.
 
-    Raises `StoreError` if the folder cannot be opened, or another store has it open: two writers would silently
-    lose vectors.
+    Several processes may use one server. A folder belongs to one store at a time: two writers would silently lose
+    vectors. Raises `StoreError` if the folder cannot be opened, another store has it open, or no server answers;
+    `ConfigurationError` for a folder and a server, or a server that is no URL.
     """
 
-    def __init__(self, path: str | Path | None = None, *, collection: str = "ringwall") -> None:
+    def __init__(
+        self, path: str | Path | None = None, *, server: str | None = None, collection: str = "ringwall"
+    ) -> None:
+        if path is not None and server is not None:
+            raise ConfigurationError("a Chroma store in a folder and on a server", expected="one of the two")
         self._writing = threading.Lock()
         self._folder_lock = None if path is None else _locked(Path(path))
         # Chroma shares one memory among all clients of a process: in memory the name must be our own.
-        self._name = collection if path is not None else f"{collection}-{uuid.uuid4().hex}"
-        self._in_memory = path is None
+        self._in_memory = path is None and server is None
+        self._shared = server is not None
+        self._name = f"{collection}-{uuid.uuid4().hex}" if self._in_memory else collection
         with contextlib.ExitStack() as undo, _chroma_errors("open the database"):
             if self._folder_lock is not None:
                 undo.callback(self._folder_lock.close)
             settings = Settings(anonymized_telemetry=False)
-            self._client = cast(Client, _client(path, settings))
+            self._client = cast(Client, _client(path, server, settings))
             self._closed = False
             undo.callback(self._client.close)
             self._chunks = self._collection(self._name)
@@ -117,9 +126,8 @@ class ChromaStore(StoreOfRecord):
     def _upsert(self, chunks: Sequence[Chunk]) -> None:
         for chunk in chunks:
             _check(chunk)
-        with self._writing:
+        with self._changing():
             dimension = check_vectors(chunks, self._dimension)
-            self._touch()
             classes = self._classes.of(chunk.readers for chunk in chunks)
             for batch in _batches(chunks, self._batch):
                 self._chunks.upsert(
@@ -131,7 +139,7 @@ class ChromaStore(StoreOfRecord):
             self._dimension = dimension
 
     def _search(self, query: Query, readable: Grants, k: int) -> list[Match]:
-        permitted = self._classes.readable(readable)
+        permitted = self._readable(readable)
         if not permitted or k < 1:
             return []
         if query.vector is None:
@@ -143,6 +151,11 @@ class ChromaStore(StoreOfRecord):
         found = sorted(rows, key=lambda row: (row.distance, row.id))
         # A row whose readers were changed while Chroma was searching comes with its new class: leave it out.
         return [row.match(permitted[row.acl]) for row in found[:k] if row.acl in permitted]
+
+    def _readable(self, readable: Grants) -> dict[str, ACL]:
+        if self._shared:
+            self._classes.refresh()
+        return self._classes.readable(readable)
 
     def _filtered(self, query: Query, permitted: dict[str, ACL]) -> list[_Row]:
         """All that meets the query's conditions. Chroma keeps metadata here as one text, which it cannot compare."""
@@ -194,7 +207,7 @@ class ChromaStore(StoreOfRecord):
         return _rows({**found, "distances": _distances(np.asarray(found["embeddings"]), np.asarray(vector))})
 
     def _get(self, ids: Sequence[str], readable: Grants) -> list[Chunk]:
-        permitted = self._classes.readable(readable)
+        permitted = self._readable(readable)
         wanted = [id for id in dict.fromkeys(ids) if id and _is_storable(id)]
         found: dict[str, _Row] = {}
         for batch in _batches(wanted, self._batch):
@@ -212,20 +225,27 @@ class ChromaStore(StoreOfRecord):
             found = self._revisions.get(include=["documents"])
         return (found["documents"] or [""])[0]
 
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One change at a time, announced before; where others look on meanwhile, once more when it is done."""
+        with self._writing:
+            self._touch()
+            yield
+            if self._shared:
+                self._touch()
+
     def _touch(self) -> None:
         self._revisions.upsert(ids=["now"], documents=[uuid.uuid4().hex], embeddings=np.zeros((1, 1), np.float32))
 
     def _delete(self, documents: Sequence[str]) -> None:
-        with self._writing:
-            self._touch()
+        with self._changing():
             for batch in _batches(_storable(documents), _MOST_IN_A_CLAUSE):
                 self._chunks.delete(where=_among("document", batch))
 
     def _set_readers(self, documents: Sequence[str], readers: ACL) -> None:
         if not _is_storable(*readers):
             raise InvalidInput(f"the readers {readers!r}", expected="grants that UTF-8 can hold")
-        with self._writing:
-            self._touch()
+        with self._changing():
             acl = self._classes.of([readers])[readers]
             for names in _batches(_storable(documents), _MOST_IN_A_CLAUSE):
                 ids = self._chunks.get(where=_among("document", names), include=[])["ids"]
@@ -267,11 +287,17 @@ class _AclClasses:
         self._collection = collection
         self._acls: dict[str, ACL] = {}
         self._opened_by: dict[str, list[str]] = {}
-        for text in collection.get(include=["documents"])["documents"] or ():
-            self._know(ACL(json.loads(text)))
+        self.refresh()
 
     def __len__(self) -> int:
         return len(self._acls)
+
+    def refresh(self) -> None:
+        """Learn the classes that others have stored; none is ever taken away."""
+        if self._collection.count() == len(self._acls):
+            return
+        for text in self._collection.get(include=["documents"])["documents"] or ():
+            self._know(ACL(json.loads(text)))
 
     def of(self, acls: Iterable[ACL]) -> dict[ACL, str]:
         """The class of each ACL; new ones are stored first."""
@@ -294,6 +320,8 @@ class _AclClasses:
 
     def _know(self, acl: ACL) -> None:
         name = _class(acl)
+        if name in self._acls:
+            return
         self._acls[name] = acl
         for grant in acl:
             # A list may grow while a search in another thread walks through it; a set may not.
@@ -358,8 +386,16 @@ def _distances(vectors: FloatArray, vector: FloatArray) -> list[float]:
     return distances
 
 
-def _client(path: str | Path | None, settings: Settings) -> ClientAPI:
-    return chromadb.EphemeralClient(settings) if path is None else chromadb.PersistentClient(path, settings)
+def _client(path: str | Path | None, server: str | None, settings: Settings) -> ClientAPI:
+    if path is not None:
+        return chromadb.PersistentClient(path, settings)
+    if server is None:
+        return chromadb.EphemeralClient(settings)
+    url = urlsplit(server)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ConfigurationError(f"the Chroma server {server!r}", expected="a URL such as http://localhost:8000")
+    ssl = url.scheme == "https"
+    return chromadb.HttpClient(url.hostname, url.port or (443 if ssl else 8000), ssl=ssl, settings=settings)
 
 
 def _row(chunk: Chunk, acl: str) -> dict[str, str | int]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +19,7 @@ import pytest_asyncio
 
 from ringwall.data import Chunk, DocumentStore, Query
 from ringwall.data.contract import QUESTION, StoreOfRecordContract, chunk
-from ringwall.errors import InvalidInput, StoreError
+from ringwall.errors import ConfigurationError, InvalidInput, StoreError
 from ringwall.principal import ACL, PUBLIC, Principal
 from ringwall_chroma import ChromaStore
 
@@ -158,3 +162,61 @@ async def test_the_event_loop_runs_on_while_chroma_works() -> None:
     await storing
     assert turns > 10
     await store.close()
+
+
+# ---- on a server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Chroma server of its own, in a process."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    chroma = Path(sys.executable).with_name("chroma")
+    command = [str(chroma), "run", "--path", str(folder), "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(300):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            break
+        time.sleep(0.1)
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait()
+
+
+class TestOnAServer(StoreOfRecordContract):
+    @pytest_asyncio.fixture
+    async def store(self, server: str) -> AsyncIterator[DocumentStore]:
+        store = ChromaStore(server=server, collection=f"c{uuid.uuid4().hex}")
+        yield store
+        await store.close()
+
+
+async def test_what_one_process_hides_on_a_server_another_does_not_find(server: str) -> None:
+    one, other = (ChromaStore(server=server, collection="shared") for _ in range(2))
+    await one.upsert([chunk("a", OPEN), chunk("b", ACL.of("collection:new"))])
+    assert await ids(other, ANA) == {"a"}
+    assert await ids(other, frozenset(("collection:new",))) == {"b"}
+    revision = await other.revision()
+    await one.set_readers(["a"], STAFF)
+    assert await ids(other, ANA) == set()
+    assert await other.revision() != revision
+    for store in one, other:
+        await store.close()
+
+
+@pytest.mark.parametrize("server", ["localhost:8000", "ftp://localhost", "http://"])
+def test_a_server_that_is_no_url_is_refused(server: str) -> None:
+    with pytest.raises(ConfigurationError, match="server"):
+        ChromaStore(server=server)
+
+
+def test_a_folder_and_a_server_are_one_too_many(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="one of the two"):
+        ChromaStore(tmp_path, server="http://localhost:8000")
+
+
+def test_a_server_that_does_not_answer_is_a_store_error() -> None:
+    with pytest.raises(StoreError, match="open the database"):
+        ChromaStore(server="http://127.0.0.1:1")
