@@ -98,9 +98,14 @@ class Indexed(StoreOfRecord):
 
     async def close(self) -> None:
         """Forget the index and close the store."""
-        if self._building is not None:
-            self._building.cancel()
-            await asyncio.gather(self._building, return_exceptions=True)
+        building = self._building
+        if building is not None and not building.done():
+            loop = building.get_loop()
+            if loop is asyncio.get_running_loop():
+                building.cancel()
+                await asyncio.gather(building, return_exceptions=True)
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(building.cancel)
         self._index = None
         await self._store.close()
 

@@ -18,6 +18,8 @@ from ringwall.errors import DocumentWithoutReaders, InvalidInput
 from ringwall.principal import ACL, PUBLIC
 from ringwall.vectorstore import RingwallRetriever, RingwallVectorStore
 from ringwall_chroma import ChromaStore
+from ringwall_index import Indexed
+from ringwall_sql import SqlDocuments
 
 READER = frozenset((PUBLIC,))
 OPEN, STAFF = ACL.of(PUBLIC), ACL.of("role:staff")
@@ -44,6 +46,16 @@ class TestMemoryStore(Standard):
 class TestChromaStore(Standard):
     def store(self, folder: Path) -> DocumentStore:
         return ChromaStore(folder)
+
+
+class TestSqlDocuments(Standard):
+    def store(self, folder: Path) -> DocumentStore:
+        return SqlDocuments(folder / "documents.db")
+
+
+class TestIndexed(Standard):
+    def store(self, folder: Path) -> DocumentStore:
+        return Indexed(MemoryStore())
 
 
 class TestRetriever(RetrieversIntegrationTests):
