@@ -13,6 +13,7 @@ from ringwall.data.base import (
     StoreOfRecord,
     Vector,
 )
+from ringwall.data.embedding_cache import CachedEmbeddings
 from ringwall.data.folder import read_folder
 from ringwall.data.frontmatter import front_matter_readers
 from ringwall.data.fuse import fuse
@@ -29,6 +30,7 @@ __all__ = [
     "BesideIt",
     "ByPath",
     "ByPermission",
+    "CachedEmbeddings",
     "Chunk",
     "Condition",
     "Decay",
