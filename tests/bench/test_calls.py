@@ -10,7 +10,7 @@ import pytest
 import ringwall_runs
 from harness import count_calls
 
-LIMITS = {"rag": 620, "agent_without_documents": 880, "agent": 1050, "agent_sqlite_normal": 1750}
+LIMITS = {"rag": 600, "agent_without_documents": 880, "agent": 1050, "agent_sqlite_normal": 1750}
 
 
 @pytest.mark.parametrize("run", LIMITS)

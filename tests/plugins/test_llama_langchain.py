@@ -40,6 +40,7 @@ class TestUnit(OverLlama, ChatModelUnitTests):
 
 on_the_edge = pytest.mark.xfail(
     strict=False,
+    raises=AssertionError,
     reason="whether this smallest of models copies the 3 of the question hangs on the last digits of its logits, "
     "which differ between processors' kernels; that its calls parse and fit is tested in test_llama.py",
 )
