@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import threading
 import uuid
@@ -24,6 +23,7 @@ from chromadb.config import Settings
 from chromadb.errors import ChromaError
 
 from ringwall.data.base import Chunk, Match, Query, Scalar, StoreOfRecord, Vector
+from ringwall.data.lock import take
 from ringwall.data.vectors import check_vector, check_vectors
 from ringwall.errors import ConfigurationError, InvalidInput, StoreError
 from ringwall.principal import ACL, Grants
@@ -59,7 +59,7 @@ class ChromaStore(StoreOfRecord):
         if path is not None and server is not None:
             raise ConfigurationError("a Chroma store in a folder and on a server", expected="one of the two")
         self._writing = threading.Lock()
-        self._folder_lock = None if path is None else _locked(Path(path))
+        self._folder_lock = None if path is None else _taken(Path(path))
         # Chroma shares one memory among all clients of a process: in memory the name must be our own.
         self._in_memory = path is None and server is None
         self._shared = server is not None
@@ -442,22 +442,9 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _locked(folder: Path) -> IO[bytes]:
-    """Take the folder for this process; the system lets go of it when the process ends, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / _LOCK_FILE).open("ab")
-    except OSError as error:
-        raise StoreError(f"the folder {str(folder)!r} cannot be used: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise StoreError(
-            f"the folder {str(folder)!r} is in use by another store",
-            hint="close that one first: two writers would lose vectors",
-        ) from error
-    return file
+def _taken(folder: Path) -> IO[bytes]:
+    hint = "close the other store first: two writers would lose vectors"
+    return take(folder / _LOCK_FILE, what=f"the folder {str(folder)!r}", hint=hint)
 
 
 @contextlib.contextmanager

@@ -35,7 +35,11 @@ class CachedEmbeddings:
         self._lock = threading.Lock()
         with self._guarded():
             self._db = sqlite3.connect(path, check_same_thread=False)
-            self._db.executescript(_SCHEMA)
+            try:
+                self._db.executescript(_SCHEMA)
+            except sqlite3.Error:
+                self._db.close()
+                raise
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """The vector of each text, in order."""

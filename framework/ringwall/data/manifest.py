@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import sqlite3
 import threading
@@ -11,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
+from ringwall.data.lock import take
 from ringwall.errors import StoreError
 from ringwall.principal import ACL
 from ringwall.schema import canonical
@@ -54,8 +54,7 @@ class Manifest:
         """Whether it is still there for the next process."""
         with _errors(path):
             try:
-                self._db = sqlite3.connect(path or ":memory:", check_same_thread=False)
-                self._db.executescript(_SCHEMA)
+                self._db = _opened(path)
             except sqlite3.Error:
                 self._let_go()
                 raise
@@ -158,11 +157,26 @@ class Manifest:
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[sqlite3.Connection]:
         with self._lock, _errors("it"):
-            yield self._db
+            try:
+                yield self._db
+            except sqlite3.Error:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.rollback()  # what was half said must not go along with what is said next
+                raise
 
     def _let_go(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _opened(path: str | Path | None) -> sqlite3.Connection:
+    db = sqlite3.connect(path or ":memory:", check_same_thread=False)
+    try:
+        db.executescript(_SCHEMA)
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
 
 
 def _entry(row: tuple[str, str, str, str, int]) -> Entry:
@@ -182,18 +196,5 @@ def _errors(what: object) -> Iterator[None]:
 
 
 def _taken(path: Path) -> IO[bytes]:
-    """Take the manifest for this process; the system lets go of it when the process ends, however it ends."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.with_name(f"{path.name}.lock").open("ab")
-    except OSError as error:
-        raise StoreError(f"the manifest {str(path)!r} cannot be used: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise StoreError(
-            f"the manifest {str(path)!r} is in use: somebody is ingesting into this library",
-            hint="wait until they are done, or stop them: what they did is kept",
-        ) from error
-    return file
+    hint = "somebody is ingesting into this library: wait until they are done, or stop them; what they did is kept"
+    return take(path.with_name(f"{path.name}.lock"), what=f"the manifest {str(path)!r}", hint=hint)
