@@ -32,6 +32,9 @@ class RingwallVectorStore(VectorStore):
     What is added has the `readers` given here, as in `App.ingest`: an ACL, or a function that says it of each
     document. Each text is one chunk, stored as it is: split it first. `filter` is a mapping of metadata that must
     be equal. Every search gives the chunk's text, metadata and id.
+
+    There is no run and no policy here: `readable` is what it was when this was made, so make it anew when a policy
+    changes, and give it to nobody else. Who holds it writes as the deployer does: a known id is replaced.
     """
 
     def __init__(
