@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ringwall_llama.engine import Spent
+from ringwall_llama.engine import Load, Overloaded, Spent
 from ringwall_llama.provider import LlamaCpp
 
-__all__ = ["LlamaCpp", "Spent"]
+__all__ = ["LlamaCpp", "Load", "Overloaded", "Spent"]

@@ -1,325 +1,510 @@
-"""The blocking side: one loaded model, one context, one reply at a time. Used from one thread only."""
+"""The engine: one thread that computes the next tokens of all requests at once.
+
+Each turn of its loop lets requests in, lays out one batch (the next token of every reply that is being written, and
+a piece of the prompts that are being read), has llama.cpp compute it, and tells everybody what came of it.
+"""
 
 from __future__ import annotations
 
-import codecs
+import contextlib
 import ctypes
 import logging
-import math
 import os
 import sys
-import weakref
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import threading
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
 import llama_cpp
 import numpy as np
-import numpy.typing as npt
 
-from ringwall.errors import BadModelFile, BadReply, ContextOverflow, InvalidInput, ProviderUnavailable
-from ringwall.label import Label
-from ringwall.model.base import Sampling
-from ringwall_llama.gguf import check_gguf
-from ringwall_llama.prompt import Piece
+from ringwall.errors import LimitReached, ProviderUnavailable, RingwallError
+from ringwall_llama.batch import Batch
+from ringwall_llama.cells import Cells, Domain, Held, Keys, common, keyed
+from ringwall_llama.job import GUESSABLE, Job
+from ringwall_llama.loaded import Loaded
+from ringwall_llama.lookup import Lookup, Step
+from ringwall_llama.sampling import logits_of
+from ringwall_llama.shapes import Shapes
+from ringwall_llama.waiting import Waiting
 
 _log: Final = logging.getLogger("ringwall.llama")
 
-Logits = npt.NDArray[np.float32]
-
 _BATCH: Final = 512
-"""Prompt tokens handed to llama.cpp at once."""
+"""Rows computed at once, at most."""
 
+_BESIDE: Final = 128
+"""Rows of prompts that are read beside replies that are being written: these must not be held up for long."""
 
-@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-def _to_log(level: int, text: bytes, _: object) -> None:
-    """llama.cpp tells a lot, and calls half of it an error: it is there for whoever looks for it."""
-    _log.debug(text.decode("utf-8", "replace").rstrip())
+_WORTH_WAITING: Final = 32
+"""Tokens in common for which a request waits until another has read them."""
 
+_KEPT: Final = 48
+"""Sequences kept for what begins like them, beside those that are being written."""
 
-class Stop:
-    """A flag that ends a reply between two tokens, and a computation in the middle of one."""
+_SPARE: Final = 64
+"""Cells left free for what calls open with."""
 
-    def __init__(self) -> None:
-        self._flag = ctypes.create_string_buffer(2)
-
-    def set(self) -> None:
-        self._flag[0] = b"\x01"
-
-    def __bool__(self) -> bool:
-        return self._flag[0] != b"\x00"
-
-    @property
-    def address(self) -> int:
-        return ctypes.addressof(self._flag)
+_ABORTED: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Tokens since the model was loaded: `reused` prompt tokens were not computed again."""
+    """Tokens since the model was loaded.
+
+    `reused` prompt tokens were not computed again; `guessed` were put forward by prompt lookup, `right` of them kept.
+    """
 
     prompt: int = 0
     reused: int = 0
     completion: int = 0
+    guessed: int = 0
+    right: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the engine is busy with: requests that are computed and that wait, sequences kept, and KV cells."""
+
+    running: int
+    waiting: int
+    kept: int
+    cells_used: int
+    cells: int
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What an engine may use.
+
+    `window` tokens of one request, `cells` of all together (what is kept included), `slots` requests at once,
+    `queue` that wait for theirs, `threads` that compute.
+    """
+
+    window: int
+    cells: int
+    slots: int = 16
+    queue: int = 256
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The rows of one job in a batch: `first` is the first one that was asked for, with `guesses` after it."""
+
+    job: Job
+    first: int
+    guesses: tuple[int, ...] = ()
+    is_last: bool = True
+
+
+class Overloaded(ProviderUnavailable):
+    """As many requests as may wait are waiting already."""
 
 
 class Engine:
-    """A model in memory, and the keys and values of the last prompt.
+    """Computes jobs until it is closed. `submit`, `look` and `close` may be called from any thread.
 
-    They are used again for a prompt that begins alike, but only under an equal label: how long a prompt
-    takes must not tell anyone what somebody else asked about. Otherwise they are cleared.
+    Its thread begins with the first job. Should it fail, every job is told so, and the next one begins anew.
     """
 
-    def __init__(self, path: Path, *, context: int, threads: int | None) -> None:
-        check_gguf(path)
-        llama_cpp.llama_log_set(_to_log, None)
-        llama_cpp.llama_backend_init()
-        self._model: Any = llama_cpp.llama_model_load_from_file(os.fsencode(path), _model_params())
-        if not self._model:
-            raise BadModelFile(f"llama.cpp cannot load {path}", hint="the log `ringwall.llama` says why")
-        self._vocab: Any = llama_cpp.llama_model_get_vocab(self._model)
-        self.window = min(context, llama_cpp.llama_model_n_ctx_train(self._model))
-        self._context: Any = llama_cpp.llama_init_from_model(self._model, _params(self.window, threads))
-        self.close = weakref.finalize(self, _free, self._context, self._model)
-        if not self._context or llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_WPM:
-            self.close()
-            raise BadModelFile(f"{path} is not a model that generates text", expected="a chat model")
-        self._memory: Any = llama_cpp.llama_get_memory(self._context)
-        self._piece = ctypes.create_string_buffer(1024)
-        self._held: list[int] = []
-        self._held_for: Label | None = None
-        self.spent = Spent()
+    def __init__(self, model: Loaded, room: Room, shapes: Shapes) -> None:
+        self._model, self._room, self._shapes = model, room, shapes
+        self._lock = threading.Condition()
+        self._waiting: Waiting[Job] = Waiting()
+        self._is_closed = False
+        self._thread: threading.Thread | None = None
+        self._abort = ctypes.create_string_buffer(2)
+        self._computing: list[Job] = []
+        self._core: _Core | None = None
+        self._spent = Spent()
 
     @property
-    def template(self) -> str:
-        """The model's chat template, or an empty string."""
-        return (llama_cpp.llama_model_chat_template(self._model, None) or b"").decode("utf-8", "replace")
+    def spent(self) -> Spent:
+        return self._core.spent if self._core is not None else self._spent
 
     @property
-    def bos(self) -> str:
-        return self._special(llama_cpp.llama_vocab_bos(self._vocab))
+    def load(self) -> Load:
+        core = self._core
+        if core is None:
+            return Load(0, len(self._waiting), 0, 0, self._room.cells)
+        used = core.cells.size - core.cells.free
+        return Load(len(core.active), len(self._waiting), len(core.cells.kept), used, core.cells.size)
 
-    @property
-    def eos(self) -> str:
-        return self._special(llama_cpp.llama_vocab_eos(self._vocab))
+    def start(self) -> None:
+        """Make the context now, so that a model that cannot be used is known at once. Raises `BadModelFile`."""
+        self._core = self._new_core()
 
-    def prompt(self, pieces: Sequence[Piece]) -> list[int]:
-        """The tokens of a prompt, exactly as the model will read them."""
-        found = [token for text, control in pieces for token in self.tokens(text, control=control)]
-        bos = llama_cpp.llama_vocab_bos(self._vocab)
-        if llama_cpp.llama_vocab_get_add_bos(self._vocab) and found[:1] != [bos]:
-            found.insert(0, bos)
-        return found
+    def _new_core(self) -> _Core:
+        return _Core(self._model, self._room, self._shapes, self._abort, self._spent)
 
-    def tokens(self, text: str, *, control: bool = False) -> list[int]:
-        """The tokens of `text`; what looks like a control token is one only if `control` says so."""
-        data = text.encode("utf-8", "replace")
-        room = len(data) + 8
-        array = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), array, room, False, control)
-        return list(array[:count])
+    def submit(self, job: Job) -> None:
+        """Let a job wait for its turn. Raises `Overloaded`, and `ProviderUnavailable` when the engine is closed."""
+        with self._lock:
+            if self._is_closed:
+                raise _closed()
+            if len(self._waiting) >= self._room.queue:
+                raise Overloaded(
+                    f"{len(self._waiting)} requests wait for the model already",
+                    hint="try again later, or give the model a longer `queue`",
+                )
+            self._waiting.put(job, job.asker)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="ringwall-llama", daemon=True)
+                self._thread.start()
+            self._lock.notify()
 
-    def call_probability(self, prompt: list[int], sampling: Sampling, *, label: Label, stop: Stop) -> float:
-        """How likely the model is to begin its reply with a brace. Raises `ContextOverflow` as `generate` does."""
-        self._check_fits(prompt, sampling.max_tokens)
-        with self._interruptible(stop):
-            self._read(self._reuse(prompt, label), stop)
-        if stop:
-            return 0.0
-        logits = _logits(self._context, self._vocab).astype(np.float64)
-        weights = np.exp(logits - logits.max())
-        return float(weights[self._braces].sum() / weights.sum())
+    def look(self) -> None:
+        """Look again at who was stopped: what is computed for nobody any more is not computed to its end."""
+        with self._lock:
+            if self._computing and all(job.is_stopped for job in self._computing):
+                self._abort[0] = b"\x01"
+            self._lock.notify()
 
-    @cached_property
-    def _braces(self) -> list[int]:
-        """The tokens that begin with an opening brace."""
-        count = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        return [token for token in range(count) if self._text(token).startswith(b"{")]
+    def close(self) -> None:
+        """Stop, and tell every job so."""
+        with self._lock:
+            self._is_closed = True
+            self._abort[0] = b"\x01"
+            thread = self._thread
+            self._lock.notify()
+        if thread is not None:
+            thread.join()
+        if self._core is not None:
+            self._core.close()
+            self._core = None
 
-    def _check_fits(self, prompt: list[int], reserved: int) -> None:
-        if len(prompt) + reserved > self.window:
-            raise ContextOverflow(len(prompt), self.window, reserved=reserved)
+    # ---- the thread
 
-    def generate(
-        self, prompt: list[int], sampling: Sampling, *, label: Label, stop: Stop, grammar: str = ""
-    ) -> Generator[str, None, None]:
-        """Yield the text of the reply, a token at a time, until the model ends it or `stop` is set.
-
-        Each item is one token's text, empty while a character is incomplete. Raises `ContextOverflow` if the
-        prompt and `sampling.max_tokens` do not fit.
-        """
-        self._check_fits(prompt, sampling.max_tokens)
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        with _Sampler(self._vocab, sampling, grammar) as sampler, self._interruptible(stop):
-            unread = self._reuse(prompt, label)
-            for _ in range(sampling.max_tokens):
-                self._read(unread, stop)
-                if stop:
-                    return
-                token = sampler.next(self._context)
-                if llama_cpp.llama_vocab_is_eog(self._vocab, token):
-                    return
-                unread = [token]
-                self._count(completion=1)
-                yield decoder.decode(self._text(token))
-
-    def _reuse(self, prompt: list[int], label: Label) -> list[int]:
-        """Keep what may be kept of the last prompt; return the tokens still to be read."""
-        kept = _common(self._held, prompt[:-1]) if label == self._held_for else 0
-        if not kept or not llama_cpp.llama_memory_seq_rm(self._memory, 0, kept, -1):
-            kept = 0
-            self._forget()
-        del self._held[kept:]
-        self._held_for = label
-        self._count(prompt=len(prompt), reused=kept)
-        return prompt[kept:]
-
-    def _forget(self) -> None:
-        llama_cpp.llama_memory_clear(self._memory, False)
-        self._held, self._held_for = [], None
-
-    def _read(self, tokens: list[int], stop: Stop) -> None:
-        """Compute `tokens`. Does not finish when `stop` is set: then nothing is kept."""
-        for start in range(0, len(tokens), _BATCH):
-            part = tokens[start : start + _BATCH]
-            array = (llama_cpp.llama_token * len(part))(*part)
-            code = llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(array, len(part)))
-            if code:
-                self._forget()
-                if stop:
-                    return
-                raise ProviderUnavailable(f"llama.cpp could not compute a batch (code {code})")
-            self._held += part
-
-    @contextmanager
-    def _interruptible(self, stop: Stop) -> Iterator[None]:
-        llama_cpp.llama_set_abort_callback(self._context, _flag_is_set(), stop.address)
+    def _run(self) -> None:
         try:
-            yield
-        finally:
-            llama_cpp.llama_set_abort_callback(self._context, _never(), None)
+            core = self._core = self._core or self._new_core()
+            while self._next_jobs(core):
+                self._step(core)
+            self._fail_all(_closed())
+        except RingwallError as error:
+            self._fail_all(error)
+        except Exception as error:  # the outermost edge: whoever waits must hear of it
+            _log.exception("the engine failed and is begun anew")
+            self._fail_all(ProviderUnavailable(f"the engine failed ({type(error).__name__})", hint="ask again"))
 
-    def _count(self, *, prompt: int = 0, reused: int = 0, completion: int = 0) -> None:
-        spent = self.spent
-        self.spent = Spent(spent.prompt + prompt, spent.reused + reused, spent.completion + completion)
+    def _next_jobs(self, core: _Core) -> bool:
+        """Wait for work, and let in what there is room for; False when the engine is closed."""
+        with self._lock:
+            while True:
+                if self._is_closed:
+                    return False
+                for job in self._waiting.remove(Job.is_over):
+                    core.leave(job)
+                core.sweep()
+                while (job := self._waiting.first()) is not None and core.has_room_for(job):
+                    core.enter(self._waiting.take())
+                if core.active:
+                    return True
+                self._lock.wait()
 
-    def _text(self, token: int) -> bytes:
-        room = len(self._piece)
-        count = llama_cpp.llama_token_to_piece(self._vocab, token, self._piece, room, 0, False)
-        return self._piece.raw[:count]
+    def _step(self, core: _Core) -> None:
+        parts = core.lay_out()
+        if not parts:
+            return
+        with self._lock:
+            self._abort[0] = b"\x01" if self._is_closed else b"\x00"
+            self._computing = [part.job for part in parts]
+        is_done = core.compute()
+        with self._lock:
+            self._computing = []
+        if is_done:
+            core.take_in(parts)
 
-    def _special(self, token: int) -> str:
-        text = llama_cpp.llama_vocab_get_text(self._vocab, token) if token >= 0 else b""
-        return str(text.decode("utf-8", "replace"))
-
-
-class _Sampler(AbstractContextManager["_Sampler"]):
-    """Chooses tokens as `sampling` says, among those that `grammar` allows.
-
-    A grammar is slow to ask about a whole vocabulary: so the choice is made without it first, and made again
-    only if the grammar forbids what was chosen.
-    """
-
-    def __init__(self, vocab: Any, sampling: Sampling, grammar: str) -> None:
-        self._vocab = vocab
-        self._grammar: Any = None
-        if grammar:
-            self._grammar = llama_cpp.llama_sampler_init_grammar(vocab, grammar.encode(), b"root")
-            if not self._grammar:
-                raise InvalidInput("a schema whose grammar llama.cpp cannot use", hint="make it simpler")
-        # What a grammar rules is JSON, whose commas and quotes must not grow dearer.
-        self._free = _chain(None if grammar else _penalty(vocab, sampling), sampling)
-        # The chain owns the grammar from here on.
-        self._bound = _chain(self._grammar, sampling)
-
-    def next(self, context: Any) -> int:
-        """Choose the next token. Raises `BadReply` when no token fits the grammar."""
-        token: int = llama_cpp.llama_sampler_sample(self._free, context, -1)
-        if self._grammar is None:
-            return token
-        if self._allows(token):
-            llama_cpp.llama_sampler_accept(self._grammar, token)
-            return token
-        token = self._bound_choice(context)
-        # llama.cpp ends the process when a grammar is made to accept what it does not allow.
-        if not self._allows(token):
-            raise BadReply("no token of the model fits the grammar of the schema")
-        llama_cpp.llama_sampler_accept(self._bound, token)
-        return token
-
-    def _bound_choice(self, context: Any) -> int:
-        logits = _logits(context, self._vocab)
-        tokens = np.zeros(logits.size, dtype=[("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-        tokens["id"], tokens["logit"] = np.arange(logits.size), logits
-        first = ctypes.cast(tokens.ctypes.data, ctypes.POINTER(llama_cpp.llama_token_data))
-        return self._apply(self._bound, first, logits.size)
-
-    def _allows(self, token: int) -> bool:
-        only = llama_cpp.llama_token_data(id=token, logit=1.0, p=0.0)
-        self._apply(self._grammar, ctypes.pointer(only), 1)
-        return not math.isinf(only.logit)
-
-    def _apply(self, sampler: Any, tokens: Any, size: int) -> int:
-        """Let `sampler` work on `tokens`; return the one it selected, or the first."""
-        array = llama_cpp.llama_token_data_array(data=tokens, size=size, selected=-1, sorted=False)
-        llama_cpp.llama_sampler_apply(sampler, ctypes.byref(array))
-        return int(array.data[max(array.selected, 0)].id)
-
-    def __exit__(self, *_: object) -> None:
-        llama_cpp.llama_sampler_free(self._free)
-        llama_cpp.llama_sampler_free(self._bound)
+    def _fail_all(self, error: RingwallError) -> None:
+        """Tell all jobs, and leave nothing behind that a later one could stumble over."""
+        with self._lock:
+            self._spent = self.spent
+            core, self._core, self._thread = self._core, None, None
+            jobs = [*(core.active if core is not None else ()), *self._waiting.remove(lambda _: True)]
+            self._computing = []
+        for job in jobs:
+            with contextlib.suppress(RuntimeError):
+                job.listener.tell(error)
+                job.close()
+        if core is not None:
+            core.close()
 
 
-def _logits(context: Any, vocab: Any) -> Logits:
-    """The logits of the token to come, by token; llama.cpp's own memory, until the next token is read."""
-    size = llama_cpp.llama_vocab_n_tokens(vocab)
-    return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, -1), (size,))
+class _Core:
+    """The context and the jobs in it: what only the engine's thread touches."""
+
+    def __init__(self, model: Loaded, room: Room, shapes: Shapes, abort: Any, spent: Spent) -> None:
+        self._model, self._room, self._shapes = model, room, shapes
+        self._context: Any = llama_cpp.llama_init_from_model(model.handle, _params(room, abort))
+        if not self._context:
+            raise ProviderUnavailable("llama.cpp could not make a context", hint="the log `ringwall.llama` says why")
+        self._memory: Any = llama_cpp.llama_get_memory(self._context)
+        self._batch = Batch(_BATCH)
+        self._turn = 0
+        self._domain: Domain = ("", "")
+        self._cost = Step()
+        self.cells = Cells(room.cells, room.slots + _KEPT)
+        self.active: list[Job] = []
+        self.spent = spent
+
+    def close(self) -> None:
+        if self._context:
+            llama_cpp.llama_free(self._context)
+            self._context = None
+
+    # ---- coming and going
+
+    def has_room_for(self, job: Job) -> bool:
+        """Whether the job can be computed to its end beside those that are being computed."""
+        if len(self.active) >= self._room.slots:
+            return False
+        source, there = self._source(job)
+        needed = job.may_take + _SPARE - max(there, self._leader(job)[1])
+        for held in self.cells.kept:
+            if self._available >= needed:
+                break
+            if held is not source:
+                self._drop(held)
+        return self._available >= needed or not self.active
+
+    @property
+    def _available(self) -> int:
+        return self.cells.free - sum(job.may_take for job in self.active)
+
+    def enter(self, job: Job) -> None:
+        """Let a job in: it goes on from what is there of its prompt, or waits for who is reading that."""
+        self.active.append(job)
+        leader, shared = self._leader(job)
+        _, there = self._source(job)
+        if leader is not None and shared >= there + _WORTH_WAITING:
+            job.leader, job.shared = leader, shared
+        else:
+            self._seat(job)
+
+    def leave(self, job: Job) -> None:
+        """Let a job go that nobody waits for, or that took too long."""
+        if not job.is_stopped:
+            job.listener.tell(LimitReached("the deadline passed before the reply was whole", hint="allow more time"))
+        self._forget(job)
+
+    def sweep(self) -> None:
+        """Let go of what is over, and seat those whose leader has read what they share."""
+        for job in [job for job in self.active if job.is_over()]:
+            self.leave(job)
+        for job in self.active:
+            leader = job.leader
+            if leader is not None and (leader not in self.active or _has_read(leader, job.shared)):
+                job.leader, job.shared = None, 0
+                self._seat(job)
+
+    def _forget(self, job: Job) -> None:
+        """Leave nothing of a job that did not come to its end."""
+        if job in self.active:
+            self.active.remove(job)
+        if job.held is not None:
+            self._drop(job.held)
+            job.held = None
+        job.close()
+
+    def _finish(self, job: Job) -> None:
+        """Tell that the reply is whole, and keep the sequence for what begins like it."""
+        self.active.remove(job)
+        job.end()
+        job.close()
+        held = job.held
+        assert held is not None
+        held.is_busy = False
+        if self._model.can_share:
+            self.cells.touch(held)
+            for shorter in self.cells.within(held):
+                self._drop(shorter)
+        else:
+            self._drop(held)
+
+    def _source(self, job: Job) -> tuple[Held | None, int]:
+        """The sequence to go on from, and how many tokens of it; the last token of a prompt is always read."""
+        if not self._model.can_share:
+            return None, 0
+        held, shared = self.cells.nearest(job.keys[:-1], job.domain)
+        return held, shared
+
+    def _leader(self, job: Job) -> tuple[Job | None, int]:
+        """Who is reading a prompt that begins most like this one's."""
+        best, shared = None, 0
+        if self._model.can_share:
+            for other in self.active:
+                if other is not job and other.leader is None and other.domain == job.domain and not other.is_talking:
+                    length = common(other.keys, job.keys[:-1])
+                    if length > shared:
+                        best, shared = other, length
+        return best, shared
+
+    def _seat(self, job: Job) -> None:
+        source, shared = self._source(job)
+        held = self.cells.open(job.domain, source, shared)
+        if held is None:
+            self._drop(self.cells.kept[0])
+            source, shared = self._source(job)
+            held = self.cells.open(job.domain, source, shared)
+        assert held is not None
+        if source is not None:
+            llama_cpp.llama_memory_seq_cp(self._memory, source.id, held.id, 0, shared)
+        job.held, job.reused = held, shared
+        self._count(prompt=job.prompt, reused=shared)
+
+    def _drop(self, held: Held) -> None:
+        llama_cpp.llama_memory_seq_rm(self._memory, held.id, -1, -1)
+        self.cells.drop(held)
+
+    # ---- one step
+
+    def lay_out(self) -> list[_Part]:
+        """Fill the batch with what is to be computed next, for jobs of one domain."""
+        self._batch.clear()
+        ready = [job for job in self.active if job.held is not None]
+        if not ready:
+            return []
+        domains = list(dict.fromkeys(job.domain for job in ready))
+        self._turn += 1
+        self._shape(domains[self._turn % len(domains)])
+        ready = [job for job in ready if job.domain == self._domain]
+        talking = [job for job in ready if job.is_talking]
+        parts = [self._talk(job, len(talking)) for job in talking]
+        return parts + self._read([job for job in ready if not job.is_talking], beside=bool(talking))
+
+    def _talk(self, job: Job, rows: int) -> _Part:
+        """The last token that was said, and guesses at what comes after it."""
+        held = job.held
+        assert held is not None
+        guesses = self._guesses(job, rows)
+        place = len(held)
+        keys = job.unread
+        if guesses:
+            keys = _followed(keys, guesses, job.secrecy)
+        first = self._batch.add(keys, held.id, place, asked=1 + len(guesses))
+        self.cells.grow(held, keys)
+        return _Part(job, first, guesses)
+
+    def _guesses(self, job: Job, rows: int) -> tuple[int, ...]:
+        if not job.is_drafting or job.script is None or not isinstance(job.script.reader, GUESSABLE):
+            return ()
+        if job.lookup is None:
+            job.lookup = Lookup([int(key) & 0xFFFFFFFF for key in job.keys])
+        left = job.sampling.max_tokens - job.made - 1
+        room = (self._batch.room - rows - _BESIDE) // rows
+        return tuple(job.lookup.guess(self._cost, rows, max(0, min(left, room))))
+
+    def _read(self, jobs: list[Job], *, beside: bool) -> list[_Part]:
+        """Pieces of prompts, of who came first as much as there is room for."""
+        room = min(self._batch.room - self._batch.rows, _BESIDE if beside else _BATCH)
+        parts: list[_Part] = []
+        for job in jobs:
+            held, piece = job.held, job.unread[:room]
+            if not len(piece):
+                break
+            assert held is not None
+            is_last = len(piece) == len(job.unread)
+            first = self._batch.add(piece, held.id, len(held), asked=int(is_last))
+            self.cells.grow(held, piece)
+            parts.append(_Part(job, first + len(piece) - 1, is_last=is_last))
+            room -= len(piece)
+        return parts
+
+    def compute(self) -> bool:
+        """Have llama.cpp compute the batch; False if it was broken off, since nobody waits for it any more."""
+        began = time.perf_counter()
+        code = llama_cpp.llama_decode(self._context, self._batch.whole())
+        if code == _ABORTED:
+            return False
+        if code:
+            raise ProviderUnavailable(f"llama.cpp could not compute a batch (code {code})", hint="ask again")
+        self._cost.took(self._batch.rows, time.perf_counter() - began)
+        return True
+
+    def take_in(self, parts: list[_Part]) -> None:
+        """Choose the next tokens, and tell them."""
+        for part in parts:
+            if part.is_last and not part.job.is_stopped:
+                try:
+                    self._go_on(part)
+                except RingwallError as error:
+                    part.job.listener.tell(error)
+                    self._forget(part.job)
+
+    def _go_on(self, part: _Part) -> None:
+        job, row = part.job, part.first
+        if job.sampler is None and job.begin(self._model, logits_of(self._context, row, self._model)):
+            return
+        assert job.sampler is not None
+        right = 0
+        for place in range(len(part.guesses) + 1):
+            token = job.sampler.next(self._context, row + place)
+            self._count(completion=0 if self._model.ends(token) else 1)
+            if job.say(token, self._model, self._context, row + place):
+                self._keep(job, part, right)
+                self._finish(job)
+                return
+            if place == len(part.guesses) or token != part.guesses[place]:
+                break
+            right += 1
+        self._keep(job, part, right)
+
+    def _keep(self, job: Job, part: _Part, right: int) -> None:
+        """Of the guesses keep those that were right."""
+        if not part.guesses:
+            return
+        assert job.held is not None
+        assert job.lookup is not None
+        job.lookup.learn(len(part.guesses), right)
+        self._count(guessed=len(part.guesses), right=right)
+        length = len(job.held) - len(part.guesses) + right
+        if length < len(job.held):
+            llama_cpp.llama_memory_seq_rm(self._memory, job.held.id, length, -1)
+            self.cells.cut(job.held, length)
+
+    def _shape(self, domain: Domain) -> None:
+        if domain != self._domain:
+            self._shapes.put_on(self._context, domain)
+            self._domain = domain
+
+    def _count(
+        self, *, prompt: int = 0, reused: int = 0, completion: int = 0, guessed: int = 0, right: int = 0
+    ) -> None:
+        s = self.spent
+        self.spent = Spent(
+            s.prompt + prompt, s.reused + reused, s.completion + completion, s.guessed + guessed, s.right + right
+        )
 
 
-def _penalty(vocab: Any, sampling: Sampling) -> Any:
-    """What makes a token dearer each time it was chosen in this reply; None for nothing."""
-    if not sampling.frequency_penalty:
-        return None
-    size = llama_cpp.llama_vocab_n_tokens(vocab)
-    return llama_cpp.llama_sampler_init_penalties(size, sampling.max_tokens, 1.0, sampling.frequency_penalty, 0.0)
+def _has_read(job: Job, length: int) -> bool:
+    return job.held is not None and len(job.held) >= length
 
 
-def _chain(first: Any, sampling: Sampling) -> Any:
-    chain: Any = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-    if sampling.temperature <= 0:
-        samplers = [llama_cpp.llama_sampler_init_greedy()]
-    else:
-        seed = llama_cpp.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed & 0xFFFFFFFF
-        samplers = [
-            llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1),
-            llama_cpp.llama_sampler_init_temp(sampling.temperature),
-            llama_cpp.llama_sampler_init_dist(seed),
-        ]
-    for sampler in [first, *samplers] if first else samplers:
-        llama_cpp.llama_sampler_chain_add(chain, sampler)
-    return chain
+def _followed(keys: Keys, guesses: Sequence[int], secrecy: int) -> Keys:
+    return np.concatenate([keys, keyed(guesses, secrecy)])
 
 
-def _model_params() -> Any:
-    """llama.cpp's own, without its kernels for AMX: they end the process.
-
-    Compilers drop the tile configuration they set up, and the processor faults on what is left
-    (llama.cpp issue 20824). A build without them (`scripts/setup` makes one) keeps its other repacked kernels.
-    """
-    params = llama_cpp.llama_model_default_params()
-    params.use_extra_bufts = b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info()
-    return params
+def _closed() -> ProviderUnavailable:
+    return ProviderUnavailable("the model was closed")
 
 
-def _params(context: int, threads: int | None) -> Any:
+def _params(room: Room, abort: Any) -> Any:
     params = llama_cpp.llama_context_default_params()
-    params.n_ctx = context
-    params.n_batch = params.n_ubatch = min(context, _BATCH)
-    params.n_threads = params.n_threads_batch = threads or _cpus()
+    params.n_ctx = room.cells
+    params.n_batch = params.n_ubatch = min(room.cells, _BATCH)
+    params.n_seq_max = room.slots + _KEPT
+    # One pool of cells for all: what sequences share is stored once, and computed with once.
+    params.kv_unified = True
+    params.swa_full = True
+    # Without it a batch of many sequences is computed a fifth faster on a CPU.
+    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.n_threads = params.n_threads_batch = room.threads or _cpus()
     params.no_perf = True
+    params.abort_callback = _is_set()
+    params.abort_callback_data = ctypes.addressof(abort)
     return params
 
 
@@ -330,24 +515,9 @@ def _cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _flag_is_set() -> Any:
-    """What llama.cpp asks between two operations: whether the text of one byte at `Stop.address` is empty.
+def _is_set() -> Any:
+    """What llama.cpp asks between two operations: whether the text of one byte at an address is empty.
 
     A Python function would take the interpreter's lock thousands of times a second; `strlen` does not.
     """
     return ctypes.cast(ctypes.CDLL(None).strlen, llama_cpp.ggml_abort_callback)
-
-
-def _never() -> Any:
-    return llama_cpp.ggml_abort_callback()
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """The length of the prefix that both share."""
-    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
-def _free(context: Any, model: Any) -> None:
-    if context:
-        llama_cpp.llama_free(context)
-    llama_cpp.llama_model_free(model)

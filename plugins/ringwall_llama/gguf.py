@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from ringwall.errors import BadModelFile
 
+T = TypeVar("T")
+
 _MAGIC: Final = b"GGUF"
+_F32: Final = 0
 _VERSIONS: Final = (2, 3)
 _MAX_COUNT: Final = 1_000_000
 """More tensors, keys or array elements than any model has: a broken count must not keep us busy."""
@@ -55,18 +62,36 @@ _TYPES: Final = {
 _BLOCKS: Final = {kind: block for block, kinds in _TYPES.items() for kind in kinds}
 
 
+class Tensor(NamedTuple):
+    """Where a tensor lies in its file: `offset` and `length` in bytes, from the end of the header."""
+
+    name: str
+    kind: int
+    offset: int
+    length: int
+
+
 def check_gguf(path: Path) -> None:
     """Check that the file is a GGUF, whole, and of tensor types that can be computed with.
 
     Reads the header only, not the weights. Raises `BadModelFile`.
     """
+    _open(path, lambda header: header.check())
+
+
+def read_vectors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """The tensors of a small GGUF file, each as one vector of 32-bit floats. Raises `BadModelFile`, for others too."""
+    return _open(path, lambda header: header.vectors())
+
+
+def _open(path: Path, read: Callable[[_Header], T]) -> T:
     if not path.is_file():
         raise BadModelFile(f"no model file at {path}", expected="a GGUF file", hint="check the path")
     size = path.stat().st_size
     if size < 24:
         raise BadModelFile(f"{path} is {size} bytes long", expected="a GGUF file", hint="copy it again")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        _Header(path, data).check()
+        return read(_Header(path, data))
 
 
 class _Header:
@@ -75,15 +100,23 @@ class _Header:
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self._path, self._data, self._at = path, data, 0
 
-    def check(self) -> None:
+    def vectors(self) -> dict[str, npt.NDArray[np.float32]]:
+        start, tensors = self.check()
+        if any(tensor.kind != _F32 for tensor in tensors):
+            self._fail("holds something else than 32-bit floats")
+        places = ((t.name, start + t.offset, t.length) for t in tensors)
+        return {name: np.frombuffer(self._data[at : at + size], "<f4") for name, at, size in places}
+
+    def check(self) -> tuple[int, list[Tensor]]:
+        """Where the tensors' data begins, and what there is."""
         if self._take(4) != _MAGIC:
             self._fail("does not begin with `GGUF`")
         if (version := self._number("<I")) not in _VERSIONS:
             self._fail(f"has GGUF version {version}")
         tensors, keys = self._count("tensors"), self._count("keys")
         alignment = self._metadata(keys)
-        extents = [self._tensor() for _ in range(tensors)]
-        self._check_extents(extents, alignment)
+        found = [self._tensor() for _ in range(tensors)]
+        return self._check_extents(found, alignment), found
 
     def _metadata(self, keys: int) -> int:
         """Walk the metadata; return the alignment of the tensors in bytes."""
@@ -125,8 +158,7 @@ class _Header:
         if len(set(tokens)) < len(tokens):
             self._fail("has a vocabulary with a token that occurs twice")
 
-    def _tensor(self) -> tuple[int, int]:
-        """Offset and length of the next tensor, in bytes."""
+    def _tensor(self) -> Tensor:
         name = self._string().decode("utf-8", "replace")
         if not 1 <= (rank := self._number("<I")) <= 4:
             self._fail(f"has a tensor {name!r} of {rank} dimensions")
@@ -137,21 +169,22 @@ class _Header:
         elements, length = _BLOCKS[kind]
         if not all(shape) or shape[0] % elements:
             self._fail(f"has a tensor {name!r} of the shape {shape}, which its type cannot have")
-        return offset, prod(shape) // elements * length
+        return Tensor(name, kind, offset, prod(shape) // elements * length)
 
-    def _check_extents(self, extents: list[tuple[int, int]], alignment: int) -> None:
-        """Tensors follow each other without a gap, and the file holds the last of them whole."""
+    def _check_extents(self, tensors: list[Tensor], alignment: int) -> int:
+        """Tensors follow each other without a gap, and the file holds the last of them whole; where the first is."""
         start = -(-self._at // alignment) * alignment
         expected = end = 0
-        for number, (offset, length) in enumerate(extents):
-            if offset != expected:
-                self._fail(f"has its tensor {number} at {offset} instead of {expected}")
-            end = offset + length
+        for number, tensor in enumerate(tensors):
+            if tensor.offset != expected:
+                self._fail(f"has its tensor {number} at {tensor.offset} instead of {expected}")
+            end = tensor.offset + tensor.length
             expected = -(-end // alignment) * alignment
-        if not extents:
+        if not tensors:
             self._fail("holds no tensors")
         if start + end > len(self._data):
             self._fail(f"is cut short: {len(self._data)} bytes of at least {start + end}")
+        return start
 
     def _count(self, what: str) -> int:
         count = self._number("<Q")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from jinja2 import TemplateError
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from ringwall.errors import InvalidInput
 from ringwall.model.base import ModelRequest, ToolSpec
+from ringwall.principal import ACL
 from ringwall.schema import JsonSchema
 
 if TYPE_CHECKING:
@@ -30,8 +31,16 @@ _SAY_IT: Final = "Say this to me in one sentence."
 _MARK: Final = "\ue000{}\ue001"
 """Stands for the content of a message while the template is rendered (private use characters)."""
 
-Piece = tuple[str, bool]
-"""A part of a prompt, and whether the control tokens in it are meant: in a message they never are."""
+Secrecy = frozenset[ACL]
+"""Who may read: whoever satisfies all of these; everybody, if there are none."""
+
+
+class Piece(NamedTuple):
+    """A part of a prompt: whether the control tokens in it are meant (in a message they never are), and its readers."""
+
+    text: str
+    is_control: bool
+    secrecy: Secrecy = frozenset()
 
 
 class ChatTemplate:
@@ -47,18 +56,18 @@ class ChatTemplate:
     def lay_out(self, request: ModelRequest) -> list[Piece]:
         """The prompt of `request`. Raises `InvalidInput` for messages that the template refuses."""
         turns = _turns(request)
-        marked = [{"role": role, "content": _MARK.format(n)} for n, (role, _) in enumerate(turns)]
+        marked = [{"role": role, "content": _MARK.format(n)} for n, (role, _, _) in enumerate(turns)]
         try:
             rest: str = self._formatter(messages=marked).prompt  # type: ignore[arg-type]
         except (TemplateError, ValueError) as error:
             raise InvalidInput(f"the model's chat template refuses these messages: {error}") from error
         pieces: list[Piece] = []
-        for number, (_, content) in enumerate(turns):
+        for number, (_, content, secrecy) in enumerate(turns):
             before, found, after = rest.partition(_MARK.format(number))
             if found:
-                pieces += [(before, True), (content, False)]
+                pieces += [Piece(before, is_control=True), Piece(content, is_control=False, secrecy=secrecy)]
                 rest = after
-        return [*pieces, (rest, True)]
+        return [*pieces, Piece(rest, is_control=True)]
 
 
 def call_text(name: str, arguments: str = "") -> str:
@@ -67,14 +76,27 @@ def call_text(name: str, arguments: str = "") -> str:
     return f"{beginning} {arguments}}}" if arguments else beginning
 
 
-def _turns(request: ModelRequest) -> list[tuple[str, str]]:
-    """Role and text of each turn; what form the reply may take is explained in the system turn."""
-    turns = [_turn(message, offered=bool(request.tools)) for message in request.messages]
+class _Turn(NamedTuple):
+    role: str
+    text: str
+    secrecy: Secrecy = frozenset()
+
+
+def _turns(request: ModelRequest) -> list[_Turn]:
+    """The turns of the conversation; what form the reply may take is explained in the system turn."""
+    labels = request.labels or (request.label,) * len(request.messages)
+    if len(labels) != len(request.messages):
+        raise InvalidInput(f"{len(labels)} labels for {len(request.messages)} messages", expected="one for each")
+    turns = [
+        _Turn(*_turn(message, offered=bool(request.tools)), label.secrecy)
+        for message, label in zip(request.messages, labels, strict=True)
+    ]
     if not request.tools and request.messages and request.messages[-1].type == "tool":
-        turns[-1] = ("user", f"{turns[-1][1]}\n{_SAY_IT}")
+        turns[-1] = turns[-1]._replace(role="user", text=f"{turns[-1].text}\n{_SAY_IT}")
     if explained := _explained(request):
-        first = turns.pop(0)[1] + "\n\n" if turns and turns[0][0] == "system" else ""
-        turns.insert(0, ("system", first + explained))
+        if not turns or turns[0].role != "system":
+            return [_Turn("system", explained), *turns]
+        turns[0] = turns[0]._replace(text=f"{turns[0].text}\n\n{explained}")
     return turns
 
 

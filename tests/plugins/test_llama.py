@@ -306,18 +306,18 @@ def about_ana(label: Label) -> ModelRequest:
     return ModelRequest((HumanMessage("Ana's salary is a secret."),), label=label, sampling=Sampling(max_tokens=1))
 
 
-async def test_a_prompt_is_computed_again_unless_the_labels_are_equal(llama: LlamaCpp) -> None:
+async def test_what_was_computed_of_a_message_serves_only_those_who_may_read_it(llama: LlamaCpp) -> None:
     ana, ben = (Label.of(ACL.of(f"user:{name}"), f"user:{name}") for name in ("ana", "ben"))
 
-    async def reused(label: Label) -> int:
-        before = llama.spent.reused
+    async def computed(label: Label) -> int:
+        before = llama.spent
         await collect(llama.stream(about_ana(label)))
-        return llama.spent.reused - before
+        return llama.spent.prompt - before.prompt - (llama.spent.reused - before.reused)
 
-    await reused(ben)
-    assert await reused(ana) == 0
-    assert await reused(ana) > 0
-    assert await reused(ben) == 0
+    first = await computed(ben)
+    assert await computed(ana) >= min(first, 8)
+    assert await computed(ana) == 1
+    assert await computed(ben) == 1
 
 
 # ---- files

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ringwall.model.base import (
     ANY_TOOL,
     Ability,
+    Alternative,
     Delta,
     Location,
     ModelInfo,
@@ -14,6 +15,7 @@ from ringwall.model.base import (
     Reply,
     RequestedCall,
     Sampling,
+    TokenProbability,
     ToolSpec,
     Usage,
 )
@@ -24,6 +26,7 @@ from ringwall.model.scripted import ScriptedModel, call
 __all__ = [
     "ANY_TOOL",
     "Ability",
+    "Alternative",
     "Delta",
     "Location",
     "ModelInfo",
@@ -35,6 +38,7 @@ __all__ = [
     "Router",
     "Sampling",
     "ScriptedModel",
+    "TokenProbability",
     "ToolSpec",
     "Usage",
     "call",

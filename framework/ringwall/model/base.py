@@ -29,6 +29,7 @@ class Ability(StrEnum):
 
     TOOLS = "tools"
     JSON_SCHEMA = "json_schema"
+    GRAMMAR = "grammar"
     VISION = "vision"
 
 
@@ -74,8 +75,11 @@ class ToolSpec:
 class Sampling:
     """How the next token is chosen. `temperature` 0 is greedy; `max_tokens` bounds the answer.
 
-    `frequency_penalty` (-2 to 2) is taken from a token's logit for each time that the reply holds it already: a
-    little keeps small models from going in circles.
+    `top_p` leaves the likeliest tokens that make up so much of the probability, `min_p` those at least so likely
+    relative to the likeliest. `frequency_penalty` (-2 to 2) is taken from a token's logit for each time that the
+    reply holds it already: a little keeps small models from going in circles. `logit_bias` is added to the logits
+    of tokens, by their number in the model's own vocabulary. With `logprobs` each token is told with its
+    probability, and so many others with theirs; None tells nothing.
     """
 
     temperature: float = 0.0
@@ -84,6 +88,9 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     frequency_penalty: float = 0.0
+    min_p: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +98,15 @@ class ModelRequest:
     """One question to a model.
 
     `label` is the join of the labels of everything in `messages`; the gate asks with it whether the
-    provider may receive them. With `schema` the reply's text is JSON that fits it. `tool_choice` names
-    the one tool that the reply must call, or is `ANY_TOOL`; None leaves it to the model.
+    provider may receive them. With `schema` the reply's text is JSON that fits it, with `grammar` text that this
+    grammar (GBNF, of llama.cpp) allows. `tool_choice` names the one tool that the reply must call, or is
+    `ANY_TOOL`; None leaves it to the model.
+
+    `labels` are those of each message: a provider that keeps what it computed of a prompt shares it only among
+    those who may all read it. Left out, each message has the label of all. `asker` is for whom it is asked: of
+    many who wait, none waits for all requests of another; the gate fills it in. `deadline` is in seconds from the
+    asking, for a provider that can stop by itself. `adapter` and `control` name what shapes a model's replies, of
+    those that the provider was given.
     """
 
     messages: tuple[BaseMessage, ...]
@@ -101,6 +115,12 @@ class ModelRequest:
     tool_choice: str | None = None
     schema: JsonSchema | None = None
     sampling: Sampling = Sampling()
+    grammar: str = ""
+    labels: tuple[Label, ...] = ()
+    asker: str = ""
+    deadline: float | None = None
+    adapter: str = ""
+    control: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +139,33 @@ class RequestedCall(NamedTuple):
     arguments: str
 
 
+class Alternative(NamedTuple):
+    """A token that could have come, and the natural logarithm of its probability."""
+
+    text: str
+    logprob: float
+
+
+class TokenProbability(NamedTuple):
+    """A token that came, the natural logarithm of its probability, and the likeliest tokens at its place."""
+
+    text: str
+    logprob: float
+    others: tuple[Alternative, ...] = ()
+
+
 class Delta(NamedTuple):
     """A piece of a reply: some text, whole tool calls, or (in the last one) the usage and why it ended.
 
-    `finish` is `stop`, `length` or `tool_calls`.
+    `finish` is `stop`, `length` or `tool_calls`. `logprobs` are those of the tokens in this piece, or of tokens
+    whose text is still held back, if they were asked for.
     """
 
     text: str = ""
     calls: tuple[RequestedCall, ...] = ()
     usage: Usage | None = None
     finish: str = ""
+    logprobs: tuple[TokenProbability, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
