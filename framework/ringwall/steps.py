@@ -171,6 +171,7 @@ class Agent:
         request = ModelRequest(
             messages=tuple([message.value for message in turn.messages]),
             label=turn.label,
+            labels=tuple([message.label for message in turn.messages]),
             tools=self._offered(turn),
             sampling=self._sampling,
         )

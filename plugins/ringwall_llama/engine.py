@@ -186,7 +186,7 @@ class Engine:
             self._fail_all(_closed())
         except RingwallError as error:
             self._fail_all(error)
-        except Exception as error:  # the outermost edge: whoever waits must hear of it
+        except Exception as error:  # noqa: BLE001 (the outermost edge: whoever waits must hear of it)
             _log.exception("the engine failed and is begun anew")
             self._fail_all(ProviderUnavailable(f"the engine failed ({type(error).__name__})", hint="ask again"))
 
@@ -196,8 +196,8 @@ class Engine:
             while True:
                 if self._is_closed:
                     return False
-                for job in self._waiting.remove(Job.is_over):
-                    core.leave(job)
+                for over in self._waiting.remove(Job.is_over):
+                    core.leave(over)
                 core.sweep()
                 while (job := self._waiting.first()) is not None and core.has_room_for(job):
                     core.enter(self._waiting.take())

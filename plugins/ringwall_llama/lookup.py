@@ -8,14 +8,21 @@ ICML 2023; with the prompt as the drafting model, Saxena, 2023). What is said is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
-_LONGEST, _SHORTEST = 4, 2
+_LONGEST, _SHORTEST = 6, 3
 """Tokens that must be the same before a guess is made."""
 
 _SIZES: Final = (0, 2, 4, 7, 11, 15)
-_FIRST_HOPE: Final = 0.75
-_MEMORY: Final = 0.7
+_MEMORY: Final = 0.9
+_RIGHT_BEFORE, _WRONG_BEFORE = 4.0, 0.5
+"""What is supposed to have been seen before anything was: nine in ten guesses right."""
+
+_DEFAULT_ROW: Final = 0.5
+"""What a further row costs beside the first, until it was measured."""
+
+_SEEN_ENOUGH: Final = 3
 
 
 class Lookup:
@@ -25,7 +32,7 @@ class Lookup:
         self._tokens: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}
         self._newest: dict[tuple[int, ...], int] = {}
-        self._hope = _FIRST_HOPE
+        self._right, self._wrong = _RIGHT_BEFORE, _WRONG_BEFORE
         self.extend(tokens)
 
     def extend(self, tokens: Sequence[int]) -> None:
@@ -51,7 +58,8 @@ class Lookup:
     def learn(self, guessed: int, right: int) -> None:
         """Note how many of the tokens guessed were right."""
         if guessed:
-            self._hope = _MEMORY * self._hope + (1 - _MEMORY) * right / guessed
+            self._right = _MEMORY * self._right + right
+            self._wrong = _MEMORY * self._wrong + (right < guessed)
 
     def _worth(self, step: Step, rows: int) -> int:
         """How many guesses give most tokens for the time."""
@@ -59,35 +67,34 @@ class Lookup:
 
     def _expected(self, size: int) -> float:
         """Tokens gained by a step with so many guesses, each right with the same probability if those before are."""
-        hope = min(self._hope, 0.98)
+        hope = min(self._right / (self._right + self._wrong), 0.98)
         return (1 - hope ** (size + 1)) / (1 - hope)
 
 
 class Step:
     """What a step with so many rows costs beside one with a single row, as it was seen to.
 
-    Between the sizes that were seen, and beyond them, costs lie on a line.
+    Between the sizes that were seen, and beyond them, costs lie on a line. The machine may be busy with other things:
+    of what was seen of a size the quickest counts, and is slowly forgotten.
     """
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
+        self._times: dict[int, int] = {}
 
     def took(self, rows: int, seconds: float) -> None:
-        """Note a step. The machine may be busy with other things: of what was seen the quick counts most."""
-        known = self._seconds.get(rows)
-        if known is None or seconds < known:
-            self._seconds[rows] = seconds
-        else:
-            self._seconds[rows] = known * 0.98 + min(seconds, 2 * known) * 0.02
+        """Note a step."""
+        known = self._seconds.get(rows, seconds)
+        self._seconds[rows] = min(seconds, known * 1.01)
+        self._times[rows] = self._times.get(rows, 0) + 1
 
     def cost(self, rows: int) -> float:
         """In steps of one row."""
-        seen = sorted(self._seconds.items())
+        seen = [(size, s) for size, s in sorted(self._seconds.items()) if self._times[size] >= _SEEN_ENOUGH]
         if len(seen) < 2 or seen[0][0] != 1:
-            return 1.0 + 0.25 * (rows - 1)
-        sizes, seconds = zip(*seen, strict=True)
-        for (low, fast), (high, slow) in zip(seen, seen[1:], strict=False):
+            return 1.0 + _DEFAULT_ROW * (rows - 1)
+        (_, first), (last, slowest) = seen[0], seen[-1]
+        for (low, fast), (high, slow) in pairwise(seen):
             if rows <= high:
-                return max(1.0, (fast + (slow - fast) * (rows - low) / (high - low)) / seconds[0])
-        per_row = (seconds[-1] - seconds[0]) / (sizes[-1] - sizes[0])
-        return max(1.0, (seconds[-1] + per_row * (rows - sizes[-1])) / seconds[0])
+                return max(1.0, (fast + (slow - fast) * (rows - low) / (high - low)) / first)
+        return max(1.0, (slowest + (slowest - first) / (last - 1) * (rows - last)) / first)

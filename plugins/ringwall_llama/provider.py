@@ -182,9 +182,7 @@ class LlamaCpp(ModelProvider):
             return self._calls_or_words(request), ""
         tools = tuple(tool for tool in request.tools if request.tool_choice in (tool.name, ANY_TOOL))
         if not tools:
-            raise InvalidInput(
-                f"no tool {request.tool_choice!r} is on offer", expected="the name of an offered tool"
-            )
+            raise InvalidInput(f"no tool {request.tool_choice!r} is on offer", expected="the name of an offered tool")
         if len(tools) > 1:
             return _always(Call(""), grammar.of_calls(tools, max_tokens=most)), ""
         opening = call_text(tools[0].name)

@@ -102,9 +102,7 @@ def _penalty(model: Loaded, sampling: Sampling) -> Any:
     """What makes a token dearer each time it was chosen in this reply; None for nothing."""
     if not sampling.frequency_penalty:
         return None
-    return llama_cpp.llama_sampler_init_penalties(
-        model.size, sampling.max_tokens, 1.0, sampling.frequency_penalty, 0.0
-    )
+    return llama_cpp.llama_sampler_init_penalties(model.size, sampling.max_tokens, 1.0, sampling.frequency_penalty, 0.0)
 
 
 def _bias(model: Loaded, sampling: Sampling) -> Any:

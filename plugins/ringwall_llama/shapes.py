@@ -31,7 +31,9 @@ class Shapes:
 
     def check(self, domain: Domain) -> None:
         """Raise `InvalidInput` for a name that nothing was loaded under."""
-        for kind, name, known in zip(("adapter", "control vector"), domain, (self._adapters, self._controls), strict=True):
+        for kind, name, known in zip(
+            ("adapter", "control vector"), domain, (self._adapters, self._controls), strict=True
+        ):
             if name and name not in known:
                 raise InvalidInput(f"no {kind} {name!r}", expected=f"one of {sorted(known)}, or none")
 

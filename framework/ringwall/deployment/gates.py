@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from ringwall.data.base import Chunk, DocumentStore, Match, Query
@@ -112,7 +113,7 @@ class GatedModel(ModelProvider):
             await self._may_receive(request.label | self._log.floor)
         began, usage, finish = time.perf_counter(), None, ""
         calls: list[JSON] = []
-        deltas = self._inner.stream(request)
+        deltas = self._inner.stream(replace(request, asker=self._log.principal.own_grant))
         try:
             async for delta in deltas:
                 if delta.usage is not None:
