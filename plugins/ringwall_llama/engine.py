@@ -238,7 +238,7 @@ class _Core:
 
     def __init__(self, model: Loaded, room: Room, shapes: Shapes, abort: Any, spent: Spent) -> None:
         self._model, self._room, self._shapes = model, room, shapes
-        self._context: Any = llama_cpp.llama_init_from_model(model.handle, _params(room, abort))
+        self._context: Any = new_context(model, room, abort)
         if not self._context:
             raise ProviderUnavailable("llama.cpp could not make a context", hint="the log `ringwall.llama` says why")
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
@@ -491,7 +491,8 @@ def _closed() -> ProviderUnavailable:
     return ProviderUnavailable("the model was closed")
 
 
-def _params(room: Room, abort: Any) -> Any:
+def new_context(model: Loaded, room: Room, abort: Any) -> Any:
+    """llama.cpp's context; None if it could not be made. It breaks off while the text at `abort` is not empty."""
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = room.cells
     params.n_batch = params.n_ubatch = min(room.cells, _BATCH)
@@ -505,7 +506,7 @@ def _params(room: Room, abort: Any) -> Any:
     params.no_perf = True
     params.abort_callback = _is_set()
     params.abort_callback_data = ctypes.addressof(abort)
-    return params
+    return llama_cpp.llama_init_from_model(model.handle, params)
 
 
 def _cpus() -> int:

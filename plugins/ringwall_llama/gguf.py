@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn, TypeVar
@@ -26,8 +26,13 @@ _VERSIONS: Final = (2, 3)
 _MAX_COUNT: Final = 1_000_000
 """More tensors, keys or array elements than any model has: a broken count must not keep us busy."""
 
-# Metadata types: their number, and their struct format or size.
-_FIXED: Final = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_FIXED: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+"""The types of metadata that have one size, by their number."""
+
+_FLOATS: Final = (6, 12)
+_SHORT: Final = 1024
+"""Elements of an array that are worth keeping: a number for each layer, not for each word."""
+
 _STRING: Final = 8
 _ARRAY: Final = 9
 
@@ -62,13 +67,25 @@ _TYPES: Final = {
 _BLOCKS: Final = {kind: block for block, kinds in _TYPES.items() for kind in kinds}
 
 
+Value = str | int | float | bool | tuple[int, ...]
+"""A piece of metadata; of arrays only those of whole numbers are kept."""
+
+
 class Tensor(NamedTuple):
-    """Where a tensor lies in its file: `offset` and `length` in bytes, from the end of the header."""
+    """A tensor: its `shape`, and where it lies in its file (`offset` and `length` in bytes from the header's end)."""
 
     name: str
     kind: int
+    shape: tuple[int, ...]
     offset: int
     length: int
+
+
+class Gguf(NamedTuple):
+    """What a file's header says."""
+
+    metadata: Mapping[str, Value]
+    tensors: Sequence[Tensor]
 
 
 def check_gguf(path: Path) -> None:
@@ -77,6 +94,16 @@ def check_gguf(path: Path) -> None:
     Reads the header only, not the weights. Raises `BadModelFile`.
     """
     _open(path, lambda header: header.check())
+
+
+def read_gguf(path: Path) -> Gguf:
+    """The header of a file. Raises `BadModelFile` as `check_gguf` does."""
+
+    def read(header: _Header) -> Gguf:
+        _, tensors = header.check()
+        return Gguf(header.metadata, tensors)
+
+    return _open(path, read)
 
 
 def read_vectors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
@@ -99,6 +126,7 @@ class _Header:
 
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self._path, self._data, self._at = path, data, 0
+        self.metadata: dict[str, Value] = {}
 
     def vectors(self) -> dict[str, npt.NDArray[np.float32]]:
         start, tensors = self.check()
@@ -127,32 +155,41 @@ class _Header:
             if key == b"general.alignment" and kind == 4:
                 alignment = self._number("<I")
             elif key == b"tokenizer.ggml.tokens" and kind == _ARRAY:
-                self._check_unique(self._array())
-            else:
-                self._skip_value(kind)
+                self._check_unique(self._strings())
+            elif (value := self._value(kind)) is not None:
+                self.metadata[key.decode("utf-8", "replace")] = value
         if alignment < 8 or alignment & (alignment - 1):
             self._fail(f"aligns tensors at {alignment} bytes")
         return alignment
 
-    def _skip_value(self, kind: int) -> None:
+    def _value(self, kind: int) -> Value | None:
         if kind in _FIXED:
-            self._take(_FIXED[kind])
-        elif kind == _STRING:
-            self._string()
-        elif kind == _ARRAY:
-            self._array()
-        else:
-            self._fail(f"has metadata of the unknown type {kind}")
+            value: Value = self._number(f"<{_FIXED[kind]}")
+            return value
+        if kind == _STRING:
+            return self._string().decode("utf-8", "replace")
+        if kind == _ARRAY:
+            return self._array()
+        self._fail(f"has metadata of the unknown type {kind}")
 
-    def _array(self) -> list[bytes]:
-        """The strings of an array of strings; the elements of other arrays are skipped."""
+    def _array(self) -> tuple[int, ...] | None:
+        """The elements of a short array of whole numbers; others are skipped."""
         kind, count = self._number("<I"), self._count("array elements")
         if kind == _STRING:
-            return [self._string() for _ in range(count)]
+            for _ in range(count):
+                self._string()
+            return None
         if kind not in _FIXED:
             self._fail(f"has a metadata array of the type {kind}")
-        self._take(_FIXED[kind] * count)
-        return []
+        form = f"<{count}{_FIXED[kind]}"
+        data = self._take(struct.calcsize(form))
+        return tuple(map(int, struct.unpack(form, data))) if count <= _SHORT and kind not in _FLOATS else None
+
+    def _strings(self) -> list[bytes]:
+        kind, count = self._number("<I"), self._count("array elements")
+        if kind != _STRING:
+            self._fail("has a vocabulary that is no list of texts")
+        return [self._string() for _ in range(count)]
 
     def _check_unique(self, tokens: list[bytes]) -> None:
         if len(set(tokens)) < len(tokens):
@@ -169,7 +206,7 @@ class _Header:
         elements, length = _BLOCKS[kind]
         if not all(shape) or shape[0] % elements:
             self._fail(f"has a tensor {name!r} of the shape {shape}, which its type cannot have")
-        return Tensor(name, kind, offset, prod(shape) // elements * length)
+        return Tensor(name, kind, tuple(shape), offset, prod(shape) // elements * length)
 
     def _check_extents(self, tensors: list[Tensor], alignment: int) -> int:
         """Tensors follow each other without a gap, and the file holds the last of them whole; where the first is."""

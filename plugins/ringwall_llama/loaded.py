@@ -50,14 +50,12 @@ class Loaded:
         self.size = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
         self._piece = ctypes.create_string_buffer(1024)
         self.text = lru_cache(maxsize=4096)(self._text)
-        if llama_cpp.llama_vocab_type(self.vocab) == llama_cpp.LLAMA_VOCAB_TYPE_WPM:
+        is_decoder = llama_cpp.llama_model_has_decoder(self.handle) and not llama_cpp.llama_model_has_encoder(
+            self.handle
+        )
+        if not is_decoder or llama_cpp.llama_vocab_type(self.vocab) == llama_cpp.LLAMA_VOCAB_TYPE_WPM:
             self.close()
             raise BadModelFile(f"{path} is not a model that generates text", expected="a chat model")
-
-    @property
-    def trained_window(self) -> int:
-        """The longest context, in tokens, that the model has seen."""
-        return int(llama_cpp.llama_model_n_ctx_train(self.handle))
 
     @property
     def can_share(self) -> bool:

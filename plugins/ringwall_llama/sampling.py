@@ -12,6 +12,8 @@ import numpy as np
 
 from ringwall.errors import BadReply, InvalidInput
 from ringwall.model.base import Alternative, Sampling, TokenProbability
+from ringwall_llama.batch import Batch
+from ringwall_llama.cells import keyed
 from ringwall_llama.loaded import Loaded, Logits
 
 
@@ -96,6 +98,13 @@ class Sampler(AbstractContextManager["Sampler"]):
 def logits_of(context: Any, row: int, model: Loaded) -> Logits:
     """The logits of the token that follows a row of the last batch."""
     return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, row), (model.size,))
+
+
+def first_logits(context: Any, model: Loaded) -> bool:
+    """Whether a first token can be computed."""
+    batch = Batch(1)
+    batch.add(keyed([0], 0), 0, 0, asked=1)
+    return llama_cpp.llama_decode(context, batch.whole()) == 0 and bool(logits_of(context, 0, model).size)
 
 
 def _penalty(model: Loaded, sampling: Sampling) -> Any:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import re
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -22,6 +23,8 @@ from ringwall.model import ModelRequest, Reply, Sampling, collect
 from ringwall.model.contract import ask
 from ringwall.principal import ACL
 from ringwall_llama import LlamaCpp, Overloaded
+from ringwall_llama.facts import facts_of
+from ringwall_llama.fitting import require_room
 from ringwall_llama.provider import bundled_model
 
 MANNERS = "You are a waiter in a small restaurant by the lake. " * 8
@@ -319,3 +322,35 @@ async def test_a_model_that_computes_no_numbers_gives_no_reply(tmp_path: Path) -
     async with opened(model_path=path) as model:
         with pytest.raises(BadReply, match="no number"):
             await collect(model.stream(ask("Hello!")))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_file_with_a_broken_header_is_refused_or_loaded_but_never_ends_the_process(tmp_path: Path, seed: int) -> None:
+    numbers, path = np.random.default_rng(seed), tmp_path / "model.gguf"
+    data = bytearray(bundled_model().read_bytes())
+    for place in numbers.integers(8, 3000 if seed % 2 else 1_750_000, 3):
+        data[place] = int(numbers.integers(256))
+    path.write_bytes(data)
+    with contextlib.suppress(BadModelFile):
+        asyncio.run(LlamaCpp(path, threads=1, context=256).close())
+
+
+def test_what_does_not_fit_is_refused_with_what_would() -> None:
+    def refused(available: int) -> str:
+        with pytest.raises(ConfigurationError, match="needs 744 MB") as caught:
+            require_room(bundled_model(), cells=16_384, window=4096, available=available)
+        return caught.value.hint
+
+    require_room(bundled_model(), cells=16_384, window=4096, available=750_000_000)
+    found = re.search(r"context=(\d+), cells=(\d+)", refused(700_000_000))
+    assert found
+    require_room(bundled_model(), cells=int(found[2]), window=int(found[1]), available=700_000_000)
+    assert "smaller model" in refused(100_000_000)
+
+
+def test_the_facts_of_a_model_are_those_of_its_file() -> None:
+    facts = facts_of(bundled_model())
+    assert (facts.layers, facts.window, facts.kv_bytes) == (30, 8192, 23_040)
+    assert (facts.parameters, facts.quantisation, facts.licence) == (134_515_008, "Q4_1", "apache-2.0")
+    assert facts.flops_at(0) == 268_959_744
+    assert facts.flops_at(1000) - facts.flops_at(0) == 1000 * 4 * 30 * 9 * 64
