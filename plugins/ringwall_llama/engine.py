@@ -491,8 +491,11 @@ def _closed() -> ProviderUnavailable:
     return ProviderUnavailable("the model was closed")
 
 
-def new_context(model: Loaded, room: Room, abort: Any) -> Any:
-    """llama.cpp's context; None if it could not be made. It breaks off while the text at `abort` is not empty."""
+def new_context(model: Loaded, room: Room, abort: Any = None) -> Any:
+    """llama.cpp's context; None if it could not be made.
+
+    It breaks off while the text at `abort` is not empty, which must be there as long as the context is.
+    """
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = room.cells
     params.n_batch = params.n_ubatch = min(room.cells, _BATCH)
@@ -504,8 +507,9 @@ def new_context(model: Loaded, room: Room, abort: Any) -> Any:
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.n_threads = params.n_threads_batch = room.threads or _cpus()
     params.no_perf = True
-    params.abort_callback = _is_set()
-    params.abort_callback_data = ctypes.addressof(abort)
+    if abort is not None:
+        params.abort_callback = _is_set()
+        params.abort_callback_data = ctypes.addressof(abort)
     return llama_cpp.llama_init_from_model(model.handle, params)
 
 

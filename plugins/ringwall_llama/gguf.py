@@ -168,9 +168,9 @@ class _Header:
             return value
         if kind == _STRING:
             return self._string().decode("utf-8", "replace")
-        if kind == _ARRAY:
-            return self._array()
-        self._fail(f"has metadata of the unknown type {kind}")
+        if kind != _ARRAY:
+            self._fail(f"has metadata of the unknown type {kind}")
+        return self._array()
 
     def _array(self) -> tuple[int, ...] | None:
         """The elements of a short array of whole numbers; others are skipped."""

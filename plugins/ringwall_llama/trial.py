@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import subprocess
 import sys
 from functools import lru_cache
@@ -59,5 +58,5 @@ def main(path: str) -> None:
         model = Loaded(Path(path))
     except BadModelFile:
         sys.exit(1)
-    context = new_context(model, Room(window=256, cells=256, slots=1, threads=1), ctypes.create_string_buffer(2))
+    context = new_context(model, Room(window=256, cells=256, slots=1, threads=1))
     sys.exit(0 if context and first_logits(context, model) else 1)
