@@ -16,7 +16,7 @@ from ringwall.deployment.runlog import RunLog
 from ringwall.deployment.toolgate import GatedTools
 from ringwall.interface.base import ToolRunner
 from ringwall.model.base import ModelProvider
-from ringwall.model.router import Router
+from ringwall.model.router import Router, Skipped
 from ringwall.personalization.base import MemoryStore, ProfileStore
 from ringwall.pipeline import Checkpoint, Outlet, Pipeline, Recipe, Step, run_steps, step_class
 from ringwall.run import RunTrail, Saved, Sink, UserOutlet
@@ -91,15 +91,25 @@ def _wire_gates(wiring: Wiring, models: Sequence[ModelProvider]) -> None:
     wiring.gate(ProfileStore, GatedProfiles)
     wiring.gate(MemoryStore, GatedMemories)
     wiring.gate(ToolRunner, GatedTools)
-    wiring.run(ModelProvider, partial(_gated_model, models=models))
+    wiring.run(ModelProvider, partial(_gated_model, model=_one(models)))
     wiring.run(Outlet, _outlet)
     wiring.run(Saved, Saved)
     wiring.run(Checkpoint, _checkpoint)
 
 
-def _gated_model(log: RunLog, models: Sequence[ModelProvider]) -> ModelProvider:
-    gated = [GatedModel(model, log) for model in models]
-    return gated[0] if len(gated) == 1 else Router(*gated)
+def _one(models: Sequence[ModelProvider]) -> ModelProvider:
+    return models[0] if len(models) == 1 else Router(*models)
+
+
+def _gated_model(log: RunLog, model: ModelProvider) -> ModelProvider:
+    """The model behind its gate; of a router each provider behind one of its own."""
+    if not isinstance(model, Router):
+        return GatedModel(model, log)
+
+    def note(skipped: Skipped) -> None:
+        log.note("model.skipped", {"provider": skipped.provider, "why": skipped.why})
+
+    return model.within(partial(GatedModel, log=log), note=note, asker=log.principal.own_grant)
 
 
 def _retriever(store: DocumentStore, log: RunLog, embeddings: Embeddings | None) -> Retriever:
