@@ -33,14 +33,26 @@ class RingwallVectorStore(VectorStore):
     document. Each text is one chunk, stored as it is: split it first. `filter` is a mapping of metadata that must
     be equal. Every search gives the chunk's text, metadata and id.
 
+    Who writes may replace what the reader may read, by its id; what is new gets an id here. An id that is hidden and
+    one that nobody has are refused alike, so that nothing hidden is overwritten, found out or waited for under its
+    name. `chooses_ids` gives that up: ids are taken as they are and replace whatever has them, as the deployer's
+    ingestion does. It is for who may write anything, and for `langchain.indexes.index`, which makes its own ids.
+
     There is no run and no policy here: `readable` is what it was when this was made, so make it anew when a policy
-    changes, and give it to nobody else. Who holds it writes as the deployer does: a known id is replaced.
+    changes, and give it to nobody else.
     """
 
     def __init__(
-        self, store: DocumentStore, embeddings: Embeddings, *, readable: Grants, readers: Readers = None
+        self,
+        store: DocumentStore,
+        embeddings: Embeddings,
+        *,
+        readable: Grants,
+        readers: Readers = None,
+        chooses_ids: bool = False,
     ) -> None:
         self._store, self._embeddings, self._readable, self._readers = store, embeddings, readable, readers
+        self._chooses_ids = chooses_ids
         self._door = Door()
 
     @property
@@ -52,6 +64,7 @@ class RingwallVectorStore(VectorStore):
         ids = [id or uuid.uuid4().hex for id in given]
         if len(ids) != len(documents):
             raise InvalidInput(f"{len(ids)} ids for {len(documents)} documents", expected="one id for each")
+        await self._check_chosen([id for id in given if id])
         vectors = await self._embeddings.aembed_documents([document.page_content for document in documents])
         rows = zip(ids, documents, vectors, strict=True)
         await self._store.upsert([self._chunk(id, document, vector) for id, document, vector in rows])
@@ -65,7 +78,7 @@ class RingwallVectorStore(VectorStore):
         return await self.aadd_documents(documents, ids=ids)
 
     async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
-        """Delete what has these ids and the reader may read; what it may not stays, as if it were not there."""
+        """Delete what has these ids and the reader may read, with the documents it is of; the rest stays untold."""
         if ids is None:
             raise InvalidInput("delete without ids", hint="say which to delete: `delete([...])`")
         found = await self._store.get(ids, self._readable)
@@ -114,12 +127,25 @@ class RingwallVectorStore(VectorStore):
     def from_texts(
         cls, texts: list[str], embedding: Embeddings, metadatas: list[dict[Any, Any]] | None = None, *,
         ids: list[str] | None = None, store: DocumentStore | None = None,
-        readable: Grants = frozenset((PUBLIC,)), readers: Readers = None, **kwargs: Any,
+        readable: Grants = frozenset((PUBLIC,)), readers: Readers = None, chooses_ids: bool = False, **kwargs: Any,
     ) -> Self:  # fmt: skip
         """A store filled with `texts`, in memory unless `store` is given. Raises `DocumentWithoutReaders`."""
-        filled = cls(store or MemoryStore(), embedding, readable=readable, readers=readers)
+        filled = cls(
+            store or MemoryStore(), embedding, readable=readable, readers=readers, chooses_ids=chooses_ids or not store
+        )
         filled.add_texts(texts, metadatas, ids=ids)
         return filled
+
+    async def _check_chosen(self, ids: Sequence[str]) -> None:
+        if self._chooses_ids or not ids:
+            return
+        known = {chunk.id for chunk in await self._store.get(ids, self._readable)}
+        if any(id not in known for id in ids):
+            raise InvalidInput(
+                "an id of which the reader may read nothing",
+                expected="ids of what the reader may read: it is replaced",
+                hint="leave out ids of what is new, or make this with `chooses_ids=True` for who may write anything",
+            )
 
     async def _scored(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
         vector = tuple(await self._embeddings.aembed_query(query))

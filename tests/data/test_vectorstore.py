@@ -34,7 +34,7 @@ class Standard(VectorStoreIntegrationTests):
     @pytest.fixture
     def vectorstore(self, tmp_path: Path) -> Iterator[VectorStore]:
         store = self.store(tmp_path)
-        yield RingwallVectorStore(store, self.get_embeddings(), readable=READER, readers=OPEN)
+        yield RingwallVectorStore(store, self.get_embeddings(), readable=READER, readers=OPEN, chooses_ids=True)
         asyncio.run(store.close())
 
 
@@ -80,25 +80,43 @@ class TestRetriever(RetrieversIntegrationTests):
 def shared() -> tuple[RingwallVectorStore, RingwallVectorStore]:
     """One store, seen by its keeper and by the public."""
     store, embeddings = MemoryStore(), DeterministicFakeEmbedding(size=4)
-    keeper = RingwallVectorStore(store, embeddings, readable=frozenset(("role:staff", PUBLIC)), readers=STAFF)
+    everything = frozenset(("role:staff", PUBLIC))
+    keeper = RingwallVectorStore(store, embeddings, readable=everything, readers=STAFF, chooses_ids=True)
     return keeper, RingwallVectorStore(store, embeddings, readable=READER, readers=OPEN)
 
 
 def test_what_a_reader_may_not_read_is_not_there(shared: tuple[RingwallVectorStore, RingwallVectorStore]) -> None:
     keeper, public = shared
     keeper.add_texts(["trout"], ids=["secret"])
-    public.add_texts(["pike"], ids=["open"])
-    assert [d.id for d in public.similarity_search("trout", k=5)] == ["open"]
-    assert [d.id for d in public.similarity_search_by_vector([1.0, 0.0, 0.0, 0.0], k=5)] == ["open"]
-    assert public.get_by_ids(["secret", "open"]) == keeper.get_by_ids(["open"])
+    (open_,) = public.add_texts(["pike"])
+    assert [d.id for d in public.similarity_search("trout", k=5)] == [open_]
+    assert [d.id for d in public.similarity_search_by_vector([1.0, 0.0, 0.0, 0.0], k=5)] == [open_]
+    assert public.get_by_ids(["secret", open_]) == keeper.get_by_ids([open_])
     public.delete(["secret"])
     assert [d.id for d in keeper.get_by_ids(["secret"])] == ["secret"]
 
 
+def test_who_writes_replaces_what_it_may_read_and_learns_of_no_other_id(
+    shared: tuple[RingwallVectorStore, RingwallVectorStore],
+) -> None:
+    keeper, public = shared
+    keeper.add_texts(["trout"], ids=["secret"])
+    (open_,) = public.add_texts(["pike"])
+    assert public.add_texts(["perch"], ids=[open_]) == [open_]
+    assert [d.page_content for d in public.get_by_ids([open_])] == ["perch"]
+    refusals = []
+    for id in "secret", "nobody's":
+        with pytest.raises(InvalidInput, match="may read nothing") as refused:
+            public.add_texts(["carp", "carp"], ids=[open_, id])
+        refusals.append(str(refused.value))
+    assert len(set(refusals)) == 1
+    assert [d.page_content for d in keeper.get_by_ids(["secret", open_])] == ["trout", "perch"]
+
+
 def test_only_equal_metadata_passes_a_filter(shared: tuple[RingwallVectorStore, RingwallVectorStore]) -> None:
     _, public = shared
-    public.add_documents([Document(id=str(year), page_content="trout", metadata={"year": year}) for year in (1, 2)])
-    assert [d.id for d, _ in public.similarity_search_with_score("trout", k=5, filter={"year": 2})] == ["2"]
+    _, second = public.add_documents([Document("trout", metadata={"year": year}) for year in (1, 2)])
+    assert [d.id for d, _ in public.similarity_search_with_score("trout", k=5, filter={"year": 2})] == [second]
     with pytest.raises(InvalidInput, match="filter"):
         public.similarity_search("trout", filter=lambda document: True)
 
