@@ -28,6 +28,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall.container",
         "ringwall.runnable",
         "ringwall.vectorstore",
+        "ringwall.bridge",
         "ringwall.library",
         "ringwall.plugins",
         "ringwall.schema",

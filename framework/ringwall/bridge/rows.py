@@ -50,10 +50,9 @@ class Rows:
             if not self._counts[entry.readers]:
                 self._forget(entry.readers)
 
-    def chunk(self, id: str) -> str | None:
-        """The id of the chunk that a row stands for."""
-        entry = self._entries.get(id)
-        return None if entry is None else entry.chunk
+    def chunks(self, ids: Iterable[str]) -> list[str]:
+        """The ids of the chunks that these rows stand for; unknown rows are left out."""
+        return [self._entries[id].chunk for id in self.known(ids)]
 
     def known(self, ids: Iterable[str]) -> list[str]:
         return [id for id in ids if id in self._entries]

@@ -120,8 +120,8 @@ class Bridged(StoreOfRecord):
         async with self._changing() as rows:
             await self._record.set_readers(documents, readers)
             if rows is not None:
-                changed = [chunk for id in rows.of(documents) if (chunk := rows.chunk(id)) is not None]
-                await self._put(await self._record.get(changed, frozenset(readers)), rows)
+                changed = await self._record.get(rows.chunks(rows.of(documents)), frozenset(readers))
+                await self._put(changed, rows)
 
     def scan(self) -> AsyncIterator[Sequence[Chunk]]:
         return self._record.scan()
@@ -199,7 +199,7 @@ class Bridged(StoreOfRecord):
         revision = self._revision
         found = await self._outside.near(unit(vector), list(permitted), wanted)
         if all(row.readers in permitted for row in found):
-            return [chunk for row in found if (chunk := rows.chunk(row.id)) is not None]
+            return rows.chunks(row.id for row in found)
         if revision != await self._record.revision():
             return []  # a row may come with the class that it got meanwhile
         self._trusted = False
