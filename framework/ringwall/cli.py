@@ -17,7 +17,7 @@ from rich.table import Table
 from ringwall import plugins
 from ringwall.deployment.journal import Journal
 from ringwall.errors import RingwallError, UnknownPlugin
-from ringwall.filling import Filling, back_up, check, rules_for, write_out
+from ringwall.filling import Filling, back_up, check, reembed, rules_for, write_out
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 audit = typer.Typer(help="Read and check the journal.", no_args_is_help=True)
@@ -77,6 +77,15 @@ def verify_library(library: LibraryPath) -> None:
 def backup(library: LibraryPath, to: Annotated[Path, typer.Argument(help="A folder that is new or empty.")]) -> None:
     """Make another library of all that this one holds, while it is being searched; no ingestion may run."""
     Console().print(f"{asyncio.run(back_up(library, to))} passages")
+
+
+@data.command("reembed")
+def reembed_library(
+    library: LibraryPath, embeddings: Annotated[str, typer.Option(help="The embedder it gets.")]
+) -> None:
+    """Change a library's embedder while it is being searched; no ingestion may run. Called again, it goes on."""
+    console = Console()
+    console.print(f"{asyncio.run(reembed(library, embeddings, console))} passages embedded")
 
 
 @data.command()
