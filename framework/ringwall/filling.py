@@ -14,6 +14,7 @@ from rich.text import Text
 from ringwall import plugins
 from ringwall.data.admit import Pending, Readers
 from ringwall.data.care import Checked, exported, verify
+from ringwall.data.duplicates import Copies, Unit, duplicates
 from ringwall.data.frontmatter import front_matter_readers
 from ringwall.data.ingest import Ingestor
 from ringwall.data.outcome import Ingested, Outcome, Refused
@@ -141,6 +142,15 @@ async def reembed(folder: Path, embeddings: str, console: Console) -> int:
         with bar(console) as progress:
             task = progress.add_task(embeddings, total=library.passages)
             return await library.reembed(embeddings, told=lambda passages: progress.advance(task, passages))
+    finally:
+        await library.close()
+
+
+async def copies_in(folder: Path, threshold: float, of: Unit) -> tuple[Copies, ...]:
+    """What a library holds more than once, or nearly so."""
+    library = Library(folder)
+    try:
+        return await duplicates(library.store, threshold=threshold, of=of)
     finally:
         await library.close()
 

@@ -1,4 +1,4 @@
-"""Taking care of a library: check it, copy it, write it out."""
+"""Taking care of a library: check it, copy it, write it out, find what is there twice."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ringwall.data.base import Chunk, Embeddings, StoreOfRecord
+from ringwall.data.duplicates import Copies as Copies
+from ringwall.data.duplicates import Copy as Copy
+from ringwall.data.duplicates import duplicates as duplicates
 from ringwall.data.manifest import Manifest
 from ringwall.principal import ACL
 from ringwall.schema import JSON, canonical, digest
