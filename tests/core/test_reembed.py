@@ -218,7 +218,7 @@ async def test_what_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         await filling.reembed("consonants")
     await filling.close()
     await reading.close()
-    (folder / "embeddings").write_text("../../vowels")
+    (folder / "embeddings").write_text("vowels ../../documents.1.db")
     with pytest.raises(StoreError, match="damaged"):
         Library(folder)
 

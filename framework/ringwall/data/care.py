@@ -63,7 +63,7 @@ async def catch_up(
     """Bring `target` nearer to what `source` holds, with vectors of `embeddings`; return how much was to be done.
 
     What is the same there already is not done again: whoever was stopped goes on. At 0, and if nothing was written
-    meanwhile, both hold the same. `told` is called with numbers of passages as they are done with. Some 0.3 KB are
+    meanwhile, both hold the same. `told` is called with numbers of passages as they are done with. Some 0.4 KB are
     kept of each passage meanwhile. Raises `StoreError`.
     """
     held = {chunk.id: (_but_its_vector(chunk), chunk.document) async for batch in target.scan() for chunk in batch}

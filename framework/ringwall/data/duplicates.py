@@ -57,7 +57,7 @@ async def duplicates(
 ) -> tuple[Copies, ...]:
     """The passages, or whole documents, that are there more than once: first those with other readers, then by number.
 
-    The store is read twice. Some 0.6 KB are kept of each passage meanwhile, and the shingles of those that may be
+    The store is read twice. Some 1.2 KB are kept of each passage meanwhile, and the shingles of those that may be
     copies. For the deployer, as `scan` is. Raises `InvalidInput` for a threshold that is none, and `StoreError`.
     """
     check_threshold(threshold)

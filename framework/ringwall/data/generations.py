@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import threading
 from array import array
@@ -28,6 +29,7 @@ FIRST_STORE: Final = "documents.db"
 _SETTLED: Final = "embeddings"
 _PLANNED: Final = "embeddings.next"
 _WRITING: Final = "writing.lock"
+_STORE: Final = re.compile(r"documents(?:\.(\d+))?\.db")
 _REMEMBERED: Final = 4096
 """Vectors known to be of the present embedder: many more than questions and passages are under way."""
 
@@ -56,9 +58,15 @@ class Settled(NamedTuple):
             words = file.read_text(encoding="utf-8").split()
         except FileNotFoundError:
             return None
-        if not 1 <= len(words) <= 4 or "/" in "".join(words):
+        if not 1 <= len(words) <= 4 or not _STORE.fullmatch(cls(*words).store):
             raise StoreError(f"{file.name!r} of the library is damaged", expected="an embedder and a store")
         return cls(*words)
+
+    @property
+    def number(self) -> int:
+        """How many stores there were before this one."""
+        named = _STORE.fullmatch(self.store)
+        return int(named[1] or 0) if named else 0
 
     def settle(self, folder: Path) -> None:
         """Let this hold in the folder."""
@@ -83,19 +91,17 @@ def let_the_plan_hold(folder: Path) -> None:
 
 
 def new_store(folder: Path) -> str:
-    """A name for a store that no file here belongs to."""
-    number = 1
-    while any(folder.glob(f"documents.{number}.db*")):
-        number += 1
-    return f"documents.{number}.db"
+    """A name that no store here has, nor ever had: whoever removes one of that name may still be at it."""
+    last = max(settled.number for settled in (Settled.read(folder), Settled.planned(folder)) if settled)
+    return f"documents.{last + 1}.db"
 
 
 def sweep(folder: Path) -> None:
     """Remove the stores that neither hold nor are planned, and that no process has open."""
     there = sorted(folder.glob("documents*.db"))  # first: what is planned later has no files yet
-    kept = {settled.store for settled in (Settled.planned(folder), Settled.read(folder)) if settled}
+    planned, settled = Settled.planned(folder), Settled.read(folder)  # in this order: the one becomes the other
     for path in there:
-        if path.name not in kept:
+        if settled and path.name not in (settled.store, planned.store if planned else ""):
             with suppress(StoreError, OSError):  # of one who may only read: another will
                 _remove(path)
 
