@@ -65,8 +65,8 @@ def check_precision(precision: Precision, connection: sa.Connection) -> None:
     if there not in (None, precision):
         raise StoreError(
             f"the vectors in this database are kept in {there}, not {precision}",
-            expected=f"`vectors={there!r}`, or to be told nothing of it",
-            hint="for another precision copy the chunks to a new database: `ringwall.data.care.copy`",
+            expected=f"`vectors={there!r}`",
+            hint="open it again without `vectors`, or copy the chunks to a new database: `ringwall.data.care.copy`",
         )
 
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Final, Literal, TypeAlias
 from zlib import crc32
 
@@ -29,6 +28,7 @@ Pair = tuple[int, int]
 _BINS: Final = 64
 _EMPTY: Final = 2**32 - 1
 _RECALL: Final = 0.999
+_COMPARED: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,12 @@ async def duplicates(
     sketches: dict[str, Sketch] = {}
     async for batch in store.scan():
         await asyncio.to_thread(_sketch, batch, of, sketches)
-    names, sketched = list(sketches), list(sketches.values())
-    alike = await asyncio.to_thread(_candidates, sketched, threshold)
-    read = _Read(of, {names[n] for pair in alike for n in pair})
+    names = list(sketches)
+    buckets = await asyncio.to_thread(_buckets, list(sketches.values()), threshold)
+    read = _Read(of, {names[n] for bucket in buckets for n in bucket})
     async for batch in store.scan():
         await asyncio.to_thread(read.add, batch)
-    pairs = ((names[a], names[b]) for a, b in alike)
+    pairs = ((names[a], names[b]) for bucket in buckets for a, b in _pairs(bucket))
     return await asyncio.to_thread(read.groups, pairs, threshold)
 
 
@@ -88,21 +88,26 @@ def _sketch(chunks: Sequence[Chunk], of: Unit, sketches: dict[str, Sketch]) -> N
                 sketch[place] = hashed
 
 
-def _candidates(sketches: Sequence[Sketch], threshold: float) -> set[Pair]:
-    """The pairs that share a band. Of equal sketches, of which there may be many, each is paired with the first."""
-    first: dict[bytes, int] = {}
-    pairs: set[Pair] = set()
+def _buckets(sketches: Sequence[Sketch], threshold: float) -> list[list[int]]:
+    """Those that share a sketch, or a band of it. Of equal sketches the first stands for all in the bands."""
+    same: dict[bytes, list[int]] = defaultdict(list)
     for n, sketch in enumerate(sketches):
         _fill(sketch)
-        pairs.add((first.setdefault(sketch.tobytes(), n), n))
+        same[sketch.tobytes()].append(n)
+    buckets = [bucket for bucket in same.values() if len(bucket) > 1]
     rows = _rows(threshold)
     for start in range(0, _BINS - rows + 1, rows):
-        buckets: dict[bytes, list[int]] = defaultdict(list)
-        for n in first.values():
-            buckets[sketches[n][start : start + rows].tobytes()].append(n)
-        for bucket in buckets.values():
-            pairs.update(combinations(bucket, 2))
-    return {(a, b) for a, b in pairs if a != b}
+        shared: dict[bytes, list[int]] = defaultdict(list)
+        for n, *_ in same.values():
+            shared[sketches[n][start : start + rows].tobytes()].append(n)
+        buckets += [bucket for bucket in shared.values() if len(bucket) > 1]
+    return buckets
+
+
+def _pairs(bucket: Sequence[int]) -> Iterator[Pair]:
+    """Each with those before it, up to so many: where more share a band all are versions of one text."""
+    for place, n in enumerate(bucket):
+        yield from ((other, n) for other in bucket[max(0, place - _COMPARED) : place])
 
 
 def _fill(sketch: Sketch) -> None:
@@ -142,8 +147,9 @@ class _Read:
         """What hangs together by pairs that are alike."""
         contents = self._contents()
         together = _Together()
-        for a, b in {(a, b) for a, b in pairs if a in contents and b in contents}:
-            self._join(contents[a], contents[b], threshold, together)
+        for a, b in pairs:
+            if a in contents and b in contents:
+                self._join(contents[a], contents[b], threshold, together)
         members: dict[frozenset[int], list[str]] = defaultdict(list)
         for name, content in contents.items():
             members[together.root(content)].append(name)
@@ -183,8 +189,8 @@ class _Together:
 
     def join(self, a: frozenset[int], b: frozenset[int], alike: float) -> None:
         a, b = self.root(a), self.root(b)
-        self._parent[a] = b
-        self._least[b] = min(alike, self.least(a), self.least(b))
+        self._parent[b] = a  # the earlier one stays, so that ways to it stay short
+        self._least[a] = min(alike, self.least(a), self.least(b))
 
     def least(self, root: frozenset[int]) -> float:
         """The smallest likeness that holds them together; 1 if all say the same."""
