@@ -100,9 +100,9 @@ def main() -> None:
                 "vectors": option.name,
                 "bytes": figures.size,
                 "ndcg": round(figures.retrieval, 3),
-                "lost": round(whole.retrieval - figures.retrieval, 3),
+                "lost": round(whole.retrieval - figures.retrieval, 3) + 0.0,
                 "ndcg by vectors": round(figures.vectors, 3),
-                "lost by vectors": round(whole.vectors - figures.vectors, 3),
+                "lost by vectors": round(whole.vectors - figures.vectors, 3) + 0.0,
             }
             print(json.dumps(line), flush=True)
     embeddings.close()
