@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
 import random
 import shutil
+import signal
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -43,9 +46,13 @@ async def fill(folder: Path) -> None:
     await library.close()
 
 
-async def reembed(folder: Path) -> None:
+def die(passages: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def reembed(folder: Path, told: Callable[[int], None] = lambda passages: None) -> None:
     library = Library.fill(folder)
-    done = await library.reembed("consonants")
+    done = await library.reembed("consonants", told=told)
     (folder.parent / f"{folder.name}.done").write_text(str(done))
     await library.close()
 
@@ -89,19 +96,19 @@ def main(lives: int, folder: Path) -> None:
     sys.path.insert(0, str(offered(folder / "site")))
     base = folder / "base"
     assert live(partial(fill, base))
-    moments, killed, searches, whole, again = random.Random(11), 0, 0, 3.0, 0
-    expected = ""
-    for number in range(lives + 1):  # the first one is not disturbed
+    moments, killed, searches, whole, expected = random.Random(11), 0, 0, 3.0, ""
+    for number in range(lives + 2):  # the first one is not disturbed, the last one dies after its first thousand
         life = folder / str(number)
         shutil.copytree(base, life)
         searching = multiprocessing.get_context("fork").Process(target=lambda life=life: asyncio.run(search(life)))
         searching.start()
         began = time.monotonic()
-        if number and not live(partial(reembed, life), kill_after=moments.uniform(0.0, whole)):
+        if number > lives:
+            assert not live(partial(reembed, life, die))
+        elif number and not live(partial(reembed, life), kill_after=moments.uniform(0.0, whole)):
             killed += 1
-        if not number or not (folder / f"{number}.done").exists():
+        if not (folder / f"{number}.done").exists():
             assert live(partial(reembed, life))
-            again += int((folder / f"{number}.done").read_text())
         whole = whole if number else time.monotonic() - began
         (folder / f"{number}.stop").touch()
         searching.join()
@@ -113,8 +120,8 @@ def main(lives: int, folder: Path) -> None:
         expected = expected or left
         if left != expected:
             sys.exit(f"life {number} left something else")
-    if killed and again >= (killed + 1) * COUNT:
-        sys.exit("whatever was done was done again")
+    if int((folder / f"{lives + 1}.done").read_text()) > COUNT - 1000 + 1:  # and the one that was taken away
+        sys.exit("what was done was done again")
     sys.stdout.write(f"{killed} {searches}\n")
 
 
