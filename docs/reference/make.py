@@ -50,6 +50,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "plugins": (
         "ringwall_casbin",
         "ringwall_chroma",
+        "ringwall_compress",
         "ringwall_files",
         "ringwall_hosted",
         "ringwall_index",

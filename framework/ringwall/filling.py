@@ -14,6 +14,7 @@ from rich.text import Text
 from ringwall import plugins
 from ringwall.data.admit import Pending, Readers
 from ringwall.data.care import Checked, exported, verify
+from ringwall.data.duplicates import Copies, Unit, duplicates
 from ringwall.data.frontmatter import front_matter_readers
 from ringwall.data.ingest import Ingestor
 from ringwall.data.outcome import Ingested, Outcome, Refused
@@ -45,10 +46,16 @@ def rules_for(
 
 
 class _Rate(ProgressColumn):
-    """Documents a second."""
+    """How many a second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.finished_speed or task.speed or 0:,.0f}/s")
+
+
+def bar(console: Console) -> Progress:
+    """A bar that moves, on a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 class Filling:
@@ -67,20 +74,20 @@ class Filling:
         """Fill the library in `folder` and say what became of what; return the exit status."""
         library = Library.fill(folder, embeddings=embeddings)
         try:
-            with self._bar() as bar:
+            with bar(self._console) as progress:
                 ingestor = Ingestor(library.store, library.embeddings, manifest=library.manifest)
                 for path, readers in self._sources:
-                    await self._fill(ingestor, path, readers, bar)
+                    await self._fill(ingestor, path, readers, progress)
         finally:
             await library.close()
         self._tell()
         return 1 if self._refused else 0
 
-    async def _fill(self, ingestor: Ingestor, path: Path, readers: Readers, bar: Progress) -> None:
-        task = bar.add_task(str(path), total=self._total(path) if self._console.is_terminal else None)
+    async def _fill(self, ingestor: Ingestor, path: Path, readers: Readers, progress: Progress) -> None:
+        task = progress.add_task(str(path), total=self._total(path) if self._console.is_terminal else None)
         async for outcome in ingestor.run(self._files(path), readers, tenant=self._tenant, all_of=self._all_of(path)):
             self._count(outcome)
-            bar.advance(task)
+            progress.advance(task)
 
     def _files(self, path: Path) -> Iterator[Pending | Refused]:
         found: Iterator[Pending | Refused] = self._find(path, within=_prefix(path))
@@ -91,16 +98,6 @@ class Filling:
 
     def _total(self, path: Path) -> int:
         return sum(1 for found in path.rglob("*") if found.is_file()) if path.is_dir() else 1
-
-    def _bar(self) -> Progress:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(),
-        )
-        return Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
 
     def _count(self, outcome: Outcome) -> None:
         self._counts[type(outcome).__name__.lower()] += 1
@@ -134,6 +131,26 @@ async def back_up(folder: Path, to: Path) -> int:
     library = Library(folder, exclusively=True)
     try:
         return await library.back_up(to)
+    finally:
+        await library.close()
+
+
+async def reembed(folder: Path, embeddings: str, console: Console) -> int:
+    """Change a library's embedder, with a bar that moves; return the passages that were embedded."""
+    library = Library(folder, exclusively=True)
+    try:
+        with bar(console) as progress:
+            task = progress.add_task(embeddings, total=library.passages)
+            return await library.reembed(embeddings, told=lambda passages: progress.advance(task, passages))
+    finally:
+        await library.close()
+
+
+async def copies_in(folder: Path, threshold: float, of: Unit) -> tuple[Copies, ...]:
+    """What a library holds more than once, or nearly so."""
+    library = Library(folder)
+    try:
+        return await duplicates(library.store, threshold=threshold, of=of)
     finally:
         await library.close()
 

@@ -17,6 +17,7 @@ from ringwall.errors import InvalidInput
 from ringwall.principal import ACL
 from ringwall_sql import postings, vectors
 from ringwall_sql.database import restored, stored
+from ringwall_sql.packing import Precision, packed, unpacked
 from ringwall_sql.shelves import Room, acl_numbers, acl_of, acl_text, clear_away, leave, next_number
 from ringwall_sql.tables import ACLS, CHUNKS, DOCUMENTS, SHELVES, VECTORS, among, batches, key, shelf_of
 
@@ -42,7 +43,7 @@ class Record:
     vector: bytes | None
 
     @classmethod
-    def of(cls, chunk: Chunk) -> Self:
+    def of(cls, chunk: Chunk, precision: Precision) -> Self:
         """Raises `InvalidInput` for what no database can hold."""
         if not (0 <= chunk.start <= _LARGEST and 0 <= chunk.end <= _LARGEST):
             raise InvalidInput(
@@ -58,7 +59,7 @@ class Record:
             "metadata": json.dumps(dict(chunk.metadata)),
             "text": stored(chunk.text),
         }
-        vector = None if chunk.vector is None else vectors.as_kept(chunk.vector)
+        vector = None if chunk.vector is None else packed(chunk.vector, precision)
         return cls(chunk.readers, chunk.document, columns, counted, vector)
 
     def read_by(self, readers: ACL) -> Self:
@@ -127,7 +128,7 @@ def chunk_of(row: sa.Row[Any]) -> Chunk:
         acl_of(row.grants),
         start=row.start,
         end=row.end,
-        vector=None if row.vector is None else vectors.as_given(row.vector),
+        vector=None if row.vector is None else unpacked(row.vector),
         metadata=json.loads(row.metadata),
     )
 

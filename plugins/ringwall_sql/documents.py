@@ -13,11 +13,12 @@ import sqlalchemy as sa
 from ringwall.data.base import Chunk, Match, Query, StoreOfRecord
 from ringwall.data.fuse import DENSE_WEIGHT
 from ringwall.data.vectors import check_vector, check_vectors
-from ringwall.errors import StoreError
+from ringwall.errors import ConfigurationError, RingwallError, StoreError
 from ringwall.principal import ACL, Grants
 from ringwall_sql import checks, vectors
 from ringwall_sql.chunks import Change, Record, chunk_of, numbers_in, numbers_of, whole
 from ringwall_sql.database import Database, restored, stored
+from ringwall_sql.packing import PRECISIONS, Precision
 from ringwall_sql.search import Search
 from ringwall_sql.tables import (
     CHUNKS,
@@ -70,7 +71,13 @@ class SqlDocuments(StoreOfRecord):
         dense_weight: float = DENSE_WEIGHT,
         exact_below: int = EXACT_BELOW,
         busy_timeout: float = BUSY_TIMEOUT,
+        vectors: Precision | None = None,
     ) -> None:
+        """`vectors` is what each value of a vector is kept in on SQLite: None for what it is in there, or float32.
+
+        Vectors come back rounded to it, and are compared so. Raises `StoreError` if there are others already, and
+        `ConfigurationError` for anything but float32 in PostgreSQL.
+        """
         self._dense_weight = dense_weight
         self._busy_timeout = busy_timeout
         self._closed = False
@@ -87,7 +94,8 @@ class SqlDocuments(StoreOfRecord):
         try:
             with self._database.explaining():
                 self._begin()
-        except StoreError:
+                self._precision = self._settled(vectors)
+        except RingwallError:
             self._database.engine.dispose()
             raise
 
@@ -173,6 +181,17 @@ class SqlDocuments(StoreOfRecord):
                 hint="use the version of Ringwall that wrote them, or ingest them into a new database",
             )
 
+    def _settled(self, wanted: Precision | None) -> Precision:
+        """In what vectors will be kept."""
+        if wanted not in (None, *PRECISIONS) or (wanted not in (None, "float32") and not self._database.on_sqlite):
+            expected = PRECISIONS if self._database.on_sqlite else ("float32",)
+            raise ConfigurationError(f"vectors kept in {wanted!r}", expected=f"one of: {', '.join(expected)}")
+        with self._database.reading() as connection:
+            if wanted is None:
+                return vectors.kept_in(connection) or "float32"
+            vectors.check_precision(wanted, connection)
+        return wanted
+
     @contextmanager
     def _changing(self) -> Iterator[tuple[sa.Connection, Change, int | None]]:
         """One change: the connection, what puts and takes, and the dimension there was."""
@@ -189,13 +208,14 @@ class SqlDocuments(StoreOfRecord):
     def _replace(self, documents: Sequence[str], chunks: Sequence[Chunk]) -> None:
         chunks = list({chunk.id: chunk for chunk in chunks}.values())
         check_vectors(chunks, None)
-        records = [Record.of(chunk) for chunk in chunks]
+        records = [Record.of(chunk, self._precision) for chunk in chunks]
         first = next((chunk for chunk in chunks if chunk.vector is not None), None)
         with self._changing() as (connection, change, dimension):
             change.take(numbers_in(connection, documents))
             dimension = _remaining(connection, dimension) if documents else dimension
             if first is not None and first.vector is not None:
                 dimension = check_vector(first.vector, dimension, of=f"chunk {first.id!r}")
+                vectors.check_precision(self._precision, connection)
             change.take(numbers_of(connection, [chunk.id for chunk in chunks]))
             change.put(records)
             connection.execute(sa.update(STORE).values(dimension=dimension))

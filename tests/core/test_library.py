@@ -17,6 +17,7 @@ from ringwall.data.care import copy, imported, verify
 from ringwall.errors import ConfigurationError
 from ringwall.library import Library
 from ringwall_sql import SqlDocuments
+from tests.core.letters import offered
 
 Type = Callable[..., tuple[int, str, str]]
 ECHO = ScriptedModel(lambda request: str(request.messages[-1].content))
@@ -150,6 +151,24 @@ def test_a_backup_is_a_library_that_knows_what_it_holds(ringwall: Type, house: P
     assert ringwall("data", "export", spare)[1] == ringwall("data", "export", library)[1]
     status, _, err = ringwall("data", "backup", library, spare)
     assert (status, err.startswith("ConfigurationError: no backup to")) == (1, True)
+
+
+def test_a_library_gets_another_embedder(
+    ringwall: Type, house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(offered(tmp_path / "site")))
+    library = tmp_path / "library"
+    typed = ("ingest", house, "--library", library, "--rules", house / "rules")
+    ringwall(*typed)
+    assert ringwall("data", "reembed", library, "--embeddings", "vowels")[:2] == (0, "2 passages embedded\n")
+    assert ringwall("data", "reembed", library, "--embeddings", "vowels")[:2] == (0, "0 passages embedded\n")
+    assert ringwall("data", "verify", library)[:2] == (0, "2 documents, 2 passages, 0 findings\n")
+    assert "0 ingested, 2 unchanged" in ringwall(*typed)[1]
+    assert ringwall("data", "backup", library, tmp_path / "spare")[0] == 0
+    assert ringwall("data", "export", tmp_path / "spare")[1] == ringwall("data", "export", library)[1]
+    assert "0 ingested, 2 unchanged" in ringwall(*typed[:3], tmp_path / "spare", *typed[4:])[1]
+    status, _, err = ringwall(*typed, "--embeddings", "wordllama")
+    assert (status, "change it with `ringwall data reembed`" in " ".join(err.split())) == (1, True)
 
 
 async def test_a_library_is_copied_and_given_other_vectors(ringwall: Type, house: Path, tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ class Counting:
         self.dimension = dimension
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        self.texts += texts
+        self.texts += [
+            text for text in texts if not text.startswith("# A heading")
+        ]  # by which embedders are told apart
         return [self.embed_query(text) for text in texts]
 
     def embed_query(self, text: str) -> list[float]:

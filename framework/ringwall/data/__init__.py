@@ -24,7 +24,7 @@ from ringwall.data.outcome import Ingested, IngestReport, Outcome, Refused, Rela
 from ringwall.data.readers import BesideIt, ByPath, ByPermission, first_of
 from ringwall.data.retrieve import Retriever, Rewriter, Trail
 from ringwall.data.splitting import Passage, Splitter, TextSplitter, split
-from ringwall.data.stages import Decay, Mmr, Neighbours, Rerank, Reranker, Search, Stage
+from ringwall.data.stages import Decay, Distinct, Fold, Mmr, Neighbours, Rerank, Reranker, Search, Stage
 
 __all__ = [
     "BesideIt",
@@ -34,8 +34,10 @@ __all__ = [
     "Chunk",
     "Condition",
     "Decay",
+    "Distinct",
     "DocumentStore",
     "Embeddings",
+    "Fold",
     "IngestReport",
     "Ingested",
     "Ingestor",

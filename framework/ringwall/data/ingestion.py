@@ -94,7 +94,7 @@ class Ingestion:
     ) -> AsyncGenerator[Outcome, None]:
         self._manifest.start()
         await self._doubt()
-        self._recipe = await asyncio.to_thread(self._fingerprint) if self._manifest.lasts else ""
+        self._recipe = await asyncio.to_thread(self._how) if self._manifest.lasts else ""
         with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="ringwall-ingest") as pool:
             jobs = self._jobs(documents, pool)
             batches = ahead(_in_thread(lambda: self._gather(jobs)))
@@ -135,12 +135,10 @@ class Ingestion:
                 held.update(chunk.document for chunk in batch)
             self._manifest.doubt(held)
 
-    def _fingerprint(self) -> str:
+    def _how(self) -> str:
         """What this way of cutting and embedding does to a text: another splitter or embedder does another thing."""
         cuts: list[JSON] = [[passage.start, passage.end] for passage in self._split(_PROBE)]
-        vector = [] if self._embeddings is None else self._embeddings.embed_query(_PROBE)
-        rounded: list[JSON] = [round(float(x), 2) for x in vector]
-        return digest(canonical([cuts, rounded]))
+        return f"{digest(canonical(cuts))}:{fingerprint(self._embeddings)}"
 
     # Reading and splitting, in a thread
 
@@ -302,6 +300,14 @@ class Ingestion:
             await self._store.set_readers([job.name for job in same], readers)
             for job in same:
                 job.outcome = Relabelled(job.name, readers)
+
+
+def fingerprint(embeddings: Embeddings | None) -> str:
+    """What tells one embedder from another: what it makes of a text as a passage and as a question."""
+    if embeddings is None:
+        return digest("")
+    vectors = [*embeddings.embed_documents([_PROBE]), embeddings.embed_query(_PROBE)]
+    return digest(canonical([[round(float(x), 2) for x in vector] for vector in vectors]))
 
 
 def _descriptions(metadata: Mapping[str, Scalar]) -> Callable[[int], Mapping[str, Scalar]]:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from ringwall.data.base import Condition, DocumentStore, Embeddings, Match, Query
-from ringwall.data.stages import Search, Stage, ranked, without_repeats
+from ringwall.data.stages import Fold, Search, Stage, ranked, without_repeats
 from ringwall.principal import Grants
 
 Rewriter = Callable[[str], Awaitable[Sequence[str]]]
@@ -47,14 +47,16 @@ class Retriever:
         where: tuple[Condition, ...] = (),
         stages: Sequence[Stage] = (),
         rewriter: Rewriter | None = None,
+        fold: Fold = without_repeats,
     ) -> list[Match]:
         """Return at most `k` matches, best first, all readable to somebody who holds `readable`.
 
-        Of passages with one text the best is returned alone. `stages` work on `fetch` candidates (at least `k`).
+        Of passages with one text the best is returned alone, or what else `fold` says. `stages` work on `fetch`
+        candidates (at least `k`).
         With a `rewriter` the question is searched for in other words too, and the rankings are joined by
         reciprocal ranks (Cormack, Clarke and Büttcher, SIGIR 2009).
         """
-        matches = await self._search(question, readable, max(k, fetch), where, rewriter)
+        matches = await self._search(question, readable, max(k, fetch), where, rewriter, fold)
         search = Search(question, readable, k, self._store)
         for stage in stages:
             matches = await stage(search, matches)
@@ -62,25 +64,33 @@ class Retriever:
         return matches[: max(k, 0)]
 
     async def _search(
-        self, question: str, readable: Grants, k: int, where: tuple[Condition, ...], rewriter: Rewriter | None
+        self,
+        question: str,
+        readable: Grants,
+        k: int,
+        where: tuple[Condition, ...],
+        rewriter: Rewriter | None,
+        fold: Fold,
     ) -> list[Match]:
         if rewriter is None:
-            return await self._distinct(question, readable, k, where)
+            return await self._distinct(question, readable, k, where, fold)
         wordings = dict.fromkeys((question, *await rewriter(question)))
-        rankings = await asyncio.gather(*(self._distinct(w, readable, k, where) for w in wordings))
+        rankings = await asyncio.gather(*(self._distinct(w, readable, k, where, fold) for w in wordings))
         joined = _by_rank(rankings)
         self._note("rewriter", joined)
-        return without_repeats(joined)[:k]
+        return fold(joined)[:k]
 
-    async def _distinct(self, question: str, readable: Grants, k: int, where: tuple[Condition, ...]) -> list[Match]:
+    async def _distinct(
+        self, question: str, readable: Grants, k: int, where: tuple[Condition, ...], fold: Fold
+    ) -> list[Match]:
         """The best `k` of different texts: while copies take places, more is asked for."""
         query, asked = await self._query(question, where), k
         matches = await self._store.search(query, readable, asked)
-        distinct = without_repeats(matches)
+        distinct = fold(matches)
         while len(distinct) < k and len(matches) == asked < _MOST_COPIES * k:
             asked *= 4
             matches = await self._store.search(query, readable, asked)
-            distinct = without_repeats(matches)
+            distinct = await asyncio.to_thread(fold, matches)  # they may be many by now
         if asked > k:
             self._note("without repeats", distinct[:k])
         return distinct[:k]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
+from ringwall.data.alike import THRESHOLD, check_threshold, likeness, may_be_alike, shingles
 from ringwall.data.base import Chunk, DocumentStore, Match
 from ringwall.data.lexical import words
 from ringwall.errors import InvalidInput
@@ -151,6 +152,33 @@ class Decay:
                 return 0.0
             written = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         return max(0.0, now - float(written)) / 86_400 if written else 0.0
+
+
+Fold = Callable[[list[Match]], list[Match]]
+"""What leaves out matches that others make superfluous, in the order there is. Further ones then take their places."""
+
+
+class Distinct:
+    """A fold: of matches that say nearly the same, the best alone.
+
+    Nearly the same is a `likeness` (`ringwall.data.alike`) of at least `threshold`: a paragraph of a hundred words in
+    which one was changed. That one word may be the one that matters; who must see every version does not fold them.
+    """
+
+    def __init__(self, threshold: float = THRESHOLD) -> None:
+        check_threshold(threshold)
+        self._threshold = threshold
+
+    def __call__(self, matches: list[Match]) -> list[Match]:
+        kept: list[tuple[Match, frozenset[str]]] = []
+        for match in matches:
+            said = shingles(match.chunk.text)
+            if not any(self._are_alike(said, other) for _, other in kept):
+                kept.append((match, said))
+        return [match for match, _ in kept]
+
+    def _are_alike(self, a: frozenset[str], b: frozenset[str]) -> bool:
+        return may_be_alike(a, b, self._threshold) and likeness(a, b) >= self._threshold
 
 
 def without_repeats(matches: list[Match]) -> list[Match]:
