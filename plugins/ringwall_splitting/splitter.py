@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise, takewhile
+from itertools import pairwise, takewhile
 from typing import Final, Protocol
 
 from semantic_text_splitter import TextSplitter
@@ -30,8 +30,10 @@ _SENTENCE_ENDS: Final = (".", "!", "?", ":", ";", "…", "。")
 _LOOK: Final = 100
 """Characters of white space that are looked at before a place where one might cut."""
 
-_SENTENCE, _WORD = 1000, 2000
+# Ranks: headings are below zero, lines count their indentation twice, and these come after all of them.
 _LEVELS: Final = 7
+_SENTENCE: Final = 1000
+_WORD: Final = 2000
 
 
 class Chunker(Protocol):
@@ -80,7 +82,7 @@ class TokenSplitter:
             raise InvalidInput(f"passages of {size} tokens", expected=f"at least {_SMALLEST}")
         self._tokens, self._size, self._parts, self._chunker = tokens, size, structure, chunker
         self._special = tokens("")
-        self._gap = max(0, tokens("a" + "\n" * 16 + "a") - tokens("a\na")) / 16
+        self._blank = max(1 / _STRETCH, (tokens("a" + "\n" * 16 + "a") - tokens("aa")) / 16)
         self.recipe = f"{size} tokens, {structure.__name__}"
 
     def __call__(self, text: str) -> list[Passage]:
@@ -99,25 +101,24 @@ class TokenSplitter:
         last = first + len(fits)
         if last < len(atoms):
             last = self._best(atoms, first, fits)
-        while (
-            last > first + 1 and (weight := self._weight(text[atoms[first].start : atoms[last - 1].end])) > self._size
-        ):
-            # Together they have more tokens than the sum of what each has.
-            room = fits[last - first - 1] * self._size / weight
+        start = atoms[first].start
+        while last > first + 1 and (weight := self._weight(text[start : atoms[last - 1].end])) > self._size:
+            room = fits[last - first - 1] * self._size / weight  # joined, they have more tokens than one by one
             fits = [fit for fit in fits if fit <= room] or fits[:1]
             last = self._best(atoms, first, fits)
         return last
 
     def _sums(self, atoms: Sequence[_Atom], first: int) -> list[float]:
-        """What the atoms from `first` on weigh together: with the first alone, with the next, as long as they fit."""
-        total = self._special + float(atoms[first].weight)
-        sums = [total]
-        for before, atom in pairwise(islice(atoms, first, None)):
-            blanks = atom.start - before.end
-            total += atom.weight + max(self._gap, 1 / _STRETCH) * blanks
-            if total > self._size:
+        """What the atoms from `first` on weigh together: the first alone, with the next, and on as long as they fit."""
+        total, end = float(self._special), atoms[first].start
+        sums: list[float] = []
+        for at in range(first, len(atoms)):
+            atom = atoms[at]
+            total += max(1, atom.weight - self._special) + self._blank * (atom.start - end)
+            if sums and total > self._size:
                 break
             sums.append(total)
+            end = atom.end
         return sums
 
     def _best(self, atoms: Sequence[_Atom], first: int, sums: Sequence[float]) -> int:
@@ -130,41 +131,37 @@ class TokenSplitter:
         return min(range(first + 1, first + len(sums) + 1), key=cost)
 
     def _atoms(self, text: str, part: Part) -> Iterator[_Atom]:
-        start, end = _trimmed(text, part.start, part.end)
-        weight = self._weight(text[start:end])
-        if weight <= self._size:
-            rank = part.level - _LEVELS if part.level else _rank(text, start)
-            yield self._atom(start, end, part, weight, rank, opens=part.level > 0)
+        whole = self._atom(text, part, part.start, part.end)
+        if whole.weight <= self._size:
+            yield whole
         elif part.rows:
-            yield from self._rows(text, part)
+            for start, end in pairwise((part.start, *part.rows, part.end)):
+                row = self._atom(text, part, start, end)
+                yield from [row] if row.weight <= self._size else self._pieces(text, row)
         else:
-            yield from self._pieces(text, part, start, end)
+            yield from self._pieces(text, whole)
 
-    def _rows(self, text: str, part: Part) -> Iterator[_Atom]:
-        for begin, stop in pairwise((part.start, *part.rows, part.end)):
-            start, end = _trimmed(text, begin, stop)
-            weight = self._weight(text[start:end])
-            if weight <= self._size:
-                yield self._atom(start, end, part, weight, _rank(text, start), opens=begin == part.start)
-            else:
-                yield from self._pieces(text, part, start, end)
-
-    def _pieces(self, text: str, part: Part, start: int, end: int, most: int = _PIECE) -> Iterator[_Atom]:
+    def _pieces(self, text: str, atom: _Atom, most: int = _PIECE) -> Iterator[_Atom]:
         """Pieces of at most so many characters, smaller where they have too many tokens."""
         chunker = self._chunker(min(most, self._size // 2))
-        for at, piece in _chunks(chunker, text, start, end):
-            weight = self._weight(piece)
-            if weight <= self._size:
-                yield self._atom(at, at + len(piece), part, weight, _rank(text, at))
-            elif len(piece) > 1:
-                yield from self._pieces(text, part, at, at + len(piece), min(most, len(piece)) // 2)
+        for start, end in _chunks(chunker, text, atom.start, atom.end):
+            piece = self._atom(text, atom.part, start, end)
+            if piece.weight <= self._size:
+                yield piece
+            elif end - start > 1:
+                yield from self._pieces(text, piece, min(most, end - start) // 2)
             else:
                 raise InvalidInput(
-                    f"the character {piece!r} has {weight} tokens", expected=f"no more than {self._size}"
+                    f"the character {text[start]!r} has {piece.weight} tokens", expected=f"no more than {self._size}"
                 )
 
-    def _atom(self, start: int, end: int, part: Part, weight: int, rank: int, *, opens: bool = False) -> _Atom:
-        return _Atom(start, end, part, max(1, weight - self._special), rank, opens)
+    def _atom(self, text: str, part: Part, start: int, end: int) -> _Atom:
+        """What stands there, without the white space around it."""
+        piece = text[start:end]
+        start, end = start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
+        opens = part.level > 0 or (bool(part.rows) and end <= part.rows[0])
+        rank = part.level - _LEVELS if part.level else _rank(text, start)
+        return _Atom(start, end, part, self._weight(text[start:end]), rank, opens)
 
     def _weight(self, text: str) -> int:
         """Its tokens; where it is too long for its tokens to be of interest, more than may be."""
@@ -172,8 +169,8 @@ class TokenSplitter:
         return least if least > self._size else max(least, self._tokens(text))
 
 
-def _chunks(chunker: Chunker, text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
-    """What the chunker makes of a stretch, window by window: the next begins with the last chunk of the one before."""
+def _chunks(chunker: Chunker, text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where the chunker cuts a stretch, window by window: the next begins with the last chunk of the one before."""
     while start < end:
         window = text[start : min(start + _WINDOW, end)]
         found = chunker.chunk_indices(window)
@@ -181,7 +178,7 @@ def _chunks(chunker: Chunker, text: str, start: int, end: int) -> Iterator[tuple
         if ends < end and found and found[-1][0] > 0:
             ends = start + found.pop()[0]
         for at, piece in found:
-            yield start + at, piece
+            yield start + at, start + at + len(piece)
         start = ends
 
 
@@ -201,11 +198,6 @@ def _shared(paths: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     for path in others:
         shared = tuple([one for one, _ in takewhile(lambda both: both[0] == both[1], zip(shared, path, strict=False))])
     return shared
-
-
-def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    piece = text[start:end]
-    return start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
 
 
 def _rank(text: str, at: int) -> int:

@@ -55,28 +55,6 @@ class CountsTokens(Protocol):
     def tokens(self, text: str) -> int: ...
 
 
-class ByKind:
-    """A splitter for each kind of document: `ByKind({".py": code, ".md": markdown}, default=split)`.
-
-    The kind is what a document's id ends with, from its last dot on, in small letters.
-    """
-
-    def __init__(
-        self, kinds: Mapping[str, Splitter | TextSplitter], default: Splitter | TextSplitter | None = None
-    ) -> None:
-        self._kinds = {suffix: _as_splitter(splitter) for suffix, splitter in kinds.items()}
-        self._default = _as_splitter(default or split)
-
-    def of(self, document: str) -> Splitter:
-        """The splitter for the document with this id."""
-        return self._kinds.get(PurePosixPath(document).suffix.lower(), self._default)
-
-    def recipe(self, probe: str) -> JSON:
-        """What tells these splitters from others: how they cut a probe, and what they say themselves."""
-        every = {"": self._default, **self._kinds}
-        return {suffix: _recipe(splitter, probe) for suffix, splitter in every.items()}
-
-
 def split(text: str, size: int = 1000, overlap: int = 100) -> list[Passage]:
     """Cut `text` into passages of at most `size` characters, repeating at most `overlap` of the one before.
 
@@ -90,6 +68,26 @@ def split(text: str, size: int = 1000, overlap: int = 100) -> list[Passage]:
             expected="a size of at least 1 and an overlap between 0 and half of it",
         )
     return [p for start, end in _ranges(text, size, overlap) if (p := _trimmed(text, start, end)).text]
+
+
+class ByKind:
+    """A splitter for each kind of document: `ByKind({".py": code, ".md": markdown}, default=split)`.
+
+    The kind is what a document's id ends with, from its last dot on, in small letters.
+    """
+
+    def __init__(self, kinds: Mapping[str, Splitter | TextSplitter], default: Splitter | TextSplitter = split) -> None:
+        self._kinds = {suffix: _as_splitter(splitter) for suffix, splitter in kinds.items()}
+        self._default = _as_splitter(default)
+
+    def of(self, document: str) -> Splitter:
+        """The splitter for the document with this id."""
+        return self._kinds.get(PurePosixPath(document).suffix.lower(), self._default)
+
+    def recipe(self, probe: str) -> JSON:
+        """What tells these splitters from others: how they cut a probe, and what they say themselves."""
+        every = {"": self._default, **self._kinds}
+        return {suffix: _recipe(splitter, probe) for suffix, splitter in every.items()}
 
 
 def by_kind(splitter: Splitter | TextSplitter | ByKind) -> ByKind:
