@@ -56,6 +56,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall_index",
         "ringwall_llama",
         "ringwall_minilm",
+        "ringwall_splitting",
         "ringwall_sql",
         "ringwall_wordllama",
     ),

@@ -55,6 +55,7 @@ def ingest(
     permissions: Annotated[bool, typer.Option(help="Ask each file's permissions.")] = False,
     tenant: Annotated[str, typer.Option(help="Whose documents these are.")] = "",
     embeddings: Annotated[str, typer.Option(help="Embedder of a new library, or `none`.")] = "",
+    passage_tokens: Annotated[int | None, typer.Option(help="Tokens of a passage at most, cut by structure.")] = None,
     keep_missing: Annotated[bool, typer.Option(help="Keep documents whose files are gone.")] = False,
 ) -> None:
     """Put files into a library, each with its readers; of what is there already only what changed.
@@ -64,7 +65,7 @@ def ingest(
     asked = {"front_matter": front_matter, "beside": beside, "mode": permissions}
     sources = [(path, rules_for(path, readers, rules, **asked)) for path in paths]
     filling = Filling(sources, tenant=tenant, keep_missing=keep_missing, console=Console())
-    raise typer.Exit(asyncio.run(filling.run(library, embeddings)))
+    raise typer.Exit(asyncio.run(filling.run(library, embeddings, passage_tokens)))
 
 
 @data.command("verify")

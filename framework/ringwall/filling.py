@@ -19,6 +19,8 @@ from ringwall.data.frontmatter import front_matter_readers
 from ringwall.data.ingest import Ingestor
 from ringwall.data.outcome import Ingested, Outcome, Refused
 from ringwall.data.readers import BesideIt, ByPath, ByPermission, first_of
+from ringwall.data.splitting import ByKind, CountsTokens, split
+from ringwall.errors import ConfigurationError
 from ringwall.library import Library
 from ringwall.principal import ACL
 
@@ -43,6 +45,20 @@ def rules_for(
     if readers:
         asked.append(ACL.of(*readers))
     return asked[0] if len(asked) == 1 else first_of(*asked)
+
+
+def by_tokens(library: Library, size: int) -> ByKind:
+    """A splitter that counts as the library's embedder does.
+
+    Raises `ConfigurationError` if that one does not count, and `UnknownPlugin` if the splitter is not installed.
+    """
+    if not isinstance(library.embeddings, CountsTokens):
+        raise ConfigurationError(
+            "passages of so many tokens in a library whose embedder does not count them",
+            expected="an embedder with a method `tokens`",
+        )
+    splitter: ByKind = plugins.find("data", "splitting")(library.embeddings.tokens, size)
+    return splitter
 
 
 class _Rate(ProgressColumn):
@@ -70,12 +86,13 @@ class Filling:
         self._passages = 0
         self._refused: list[Refused] = []
 
-    async def run(self, folder: Path, embeddings: str) -> int:
+    async def run(self, folder: Path, embeddings: str, passage_tokens: int | None = None) -> int:
         """Fill the library in `folder` and say what became of what; return the exit status."""
         library = Library.fill(folder, embeddings=embeddings)
         try:
             with bar(self._console) as progress:
-                ingestor = Ingestor(library.store, library.embeddings, manifest=library.manifest)
+                splitter = split if passage_tokens is None else by_tokens(library, passage_tokens)
+                ingestor = Ingestor(library.store, library.embeddings, splitter, manifest=library.manifest)
                 for path, readers in self._sources:
                     await self._fill(ingestor, path, readers, progress)
         finally:

@@ -24,7 +24,7 @@ from ringwall.personalization.base import Memory, MemoryStore, ProfileStore
 from ringwall.personalization.compose import DEFAULT_PROMPT, PromptTemplate, compose
 from ringwall.pipeline import Checkpoint, Outlet, Pipeline
 from ringwall.schema import JSON, digest
-from ringwall.turn import Turn, TurnStatus, cite, quotations
+from ringwall.turn import Turn, TurnStatus, cite, quotations, shown
 
 
 class Plan:
@@ -111,7 +111,7 @@ class Compose:
         messages = compose(
             self._template,
             turn.question,
-            passages=[Labelled(match.chunk.text, match.chunk.label) for match in turn.matches],
+            passages=[Labelled(shown(match.chunk), match.chunk.label) for match in turn.matches],
             profile=turn.profile,
             memories=turn.memories,
         )

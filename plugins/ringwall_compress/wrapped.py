@@ -16,14 +16,14 @@ Matrix = npt.NDArray[np.float32]
 
 
 class Wrapped(Embeddings):
-    """`embeddings`, with other vectors. Whom the texts are sent to is told as the inner one tells it."""
+    """`embeddings`, with other vectors. Whom texts are sent to, and how many tokens they are, the inner one says."""
 
     def __init__(self, embeddings: EmbeddingsLike) -> None:
         self._embeddings = embeddings
 
     def __getattr__(self, name: str) -> Any:
         # Who receives the texts is asked of the outermost embedder: it must not look as if nobody did.
-        if name == "principal":
+        if name in ("principal", "tokens"):
             return getattr(self._embeddings, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 

@@ -36,3 +36,8 @@ class WordLlamaEmbeddings(Embeddings):
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of one text."""
         return self.embed_documents([text])[0]
+
+    def tokens(self, text: str) -> int:
+        """Return how many tokens there are in a text, however long it is."""
+        readable = text.encode(errors="replace").decode()
+        return len(self._model.tokenizer.encode_batch_fast([readable], add_special_tokens=False)[0])

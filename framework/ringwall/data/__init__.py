@@ -23,16 +23,18 @@ from ringwall.data.memory import MemoryStore
 from ringwall.data.outcome import Ingested, IngestReport, Outcome, Refused, Relabelled, Removed, Unchanged
 from ringwall.data.readers import BesideIt, ByPath, ByPermission, first_of
 from ringwall.data.retrieve import Retriever, Rewriter, Trail
-from ringwall.data.splitting import Passage, Splitter, TextSplitter, split
+from ringwall.data.splitting import ByKind, CountsTokens, Passage, Splitter, TextSplitter, split
 from ringwall.data.stages import Decay, Distinct, Fold, Mmr, Neighbours, Rerank, Reranker, Search, Stage
 
 __all__ = [
     "BesideIt",
+    "ByKind",
     "ByPath",
     "ByPermission",
     "CachedEmbeddings",
     "Chunk",
     "Condition",
+    "CountsTokens",
     "Decay",
     "Distinct",
     "DocumentStore",

@@ -327,13 +327,13 @@ class LatestStore(StoreOfRecord):
 
 
 class LatestEmbeddings:
-    """The embedder that holds, whichever that is. Who receives the texts is told as it tells it."""
+    """The embedder that holds, whichever that is. Who receives the texts, and how many tokens they are, it says itself."""
 
     def __init__(self, generations: Generations) -> None:
         self._generations = generations
 
     def __getattr__(self, name: str) -> Any:
-        if name == "principal":
+        if name in ("principal", "tokens"):
             return getattr(self._generations.now().pair.embeddings, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 

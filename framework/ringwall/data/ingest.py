@@ -14,7 +14,7 @@ from ringwall.data.base import DocumentStore, Embeddings
 from ringwall.data.ingestion import Ingestion
 from ringwall.data.manifest import Manifest
 from ringwall.data.outcome import IngestReport, Outcome, Refused
-from ringwall.data.splitting import Splitter, TextSplitter, as_splitter, split
+from ringwall.data.splitting import ByKind, Splitter, TextSplitter, by_kind, split
 from ringwall.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Ingestor:
     """Splits, embeds and stores documents, each with its readers.
 
-    `embeddings` None: passages can be found by their words only. `splitter` is a callable, or LangChain's.
+    `embeddings` None: passages can be found by their words only. `splitter` is a callable, or LangChain's,
+    or one for each kind of document (`ByKind`).
     With a `manifest` a document whose content is known is not read, cut or embedded again, and one that only has
     other readers gets those; without one all is done anew.
     """
@@ -33,11 +34,11 @@ class Ingestor:
         self,
         store: DocumentStore,
         embeddings: Embeddings | None = None,
-        splitter: Splitter | TextSplitter = split,
+        splitter: Splitter | TextSplitter | ByKind = split,
         *,
         manifest: Manifest | None = None,
     ) -> None:
-        self._store, self._embeddings, self._split = store, embeddings, as_splitter(splitter)
+        self._store, self._embeddings, self._split = store, embeddings, by_kind(splitter)
         self._kept = manifest
 
     async def ingest(

@@ -32,7 +32,7 @@ from ringwall.data.base import Chunk, DocumentStore, Embeddings, Scalar, StoreOf
 from ringwall.data.frontmatter import body_start
 from ringwall.data.manifest import Entry, Manifest
 from ringwall.data.outcome import Ingested, Outcome, Refused, Relabelled, Removed, Unchanged
-from ringwall.data.splitting import Splitter
+from ringwall.data.splitting import ByKind
 from ringwall.data.vectors import check_vector
 from ringwall.errors import InvalidInput
 from ringwall.principal import ACL, TENANT_MARK
@@ -55,7 +55,14 @@ _MOST_DOCUMENTS: Final = 1000
 _READ_AHEAD: Final = 8
 """Files read side by side."""
 
-_PROBE: Final = "# A heading\n\nA sentence, and another one.\n\n" * 40
+_PROBE: Final = (
+    "# A heading\n\nA sentence, and another one.\n\n" * 40
+    + "| a | b |\n| --- | --- |\n"
+    + "| cell | 1 |\n" * 80
+    + "\n```python\n"
+    + "def function(x):\n    return x\n\n\n" * 40
+    + "```\n"
+)
 """What tells one way of cutting and embedding from another."""
 
 
@@ -78,7 +85,7 @@ class Ingestion:
         self,
         store: DocumentStore,
         embeddings: Embeddings | None,
-        splitter: Splitter,
+        splitter: ByKind,
         manifest: Manifest,
         readers: Readers,
         tenant: str,
@@ -137,8 +144,7 @@ class Ingestion:
 
     def _how(self) -> str:
         """What this way of cutting and embedding does to a text: another splitter or embedder does another thing."""
-        cuts: list[JSON] = [[passage.start, passage.end] for passage in self._split(_PROBE)]
-        return f"{digest(canonical(cuts))}:{fingerprint(self._embeddings)}"
+        return f"{digest(canonical(self._split.recipe(_PROBE)))}:{fingerprint(self._embeddings)}"
 
     # Reading and splitting, in a thread
 
@@ -222,9 +228,9 @@ class Ingestion:
                 document.readers,
                 start=passage.start + body,
                 end=passage.end + body,
-                metadata=describe(passage.start + body),
+                metadata={**passage.metadata, **describe(passage.start + body)},
             )
-            for number, passage in enumerate(self._split(document.text[body:]))
+            for number, passage in enumerate(self._split.of(document.name)(document.text[body:]))
         ]
 
     # Embedding, in a thread
