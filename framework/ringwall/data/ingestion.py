@@ -36,7 +36,7 @@ from ringwall.data.splitting import ByKind
 from ringwall.data.vectors import check_vector
 from ringwall.errors import InvalidInput
 from ringwall.principal import ACL, TENANT_MARK
-from ringwall.schema import JSON, canonical, digest
+from ringwall.schema import canonical, digest
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
