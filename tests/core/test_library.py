@@ -154,6 +154,8 @@ def test_a_backup_is_a_library_that_knows_what_it_holds(ringwall: Type, house: P
 
 async def test_a_library_is_copied_and_given_other_vectors(ringwall: Type, house: Path, tmp_path: Path) -> None:
     class Two:
+        principal = None
+
         def embed_documents(self, texts: list[str]) -> list[list[float]]:
             return [[1.0, float(len(text))] for text in texts]
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from ringwall.data.base import Chunk, Embeddings, StoreOfRecord
 from ringwall.data.manifest import Manifest
-from ringwall.principal import ACL
+from ringwall.data.receiving import PUBLIC_ONLY, check_may_embed
+from ringwall.principal import ACL, Grants
 from ringwall.schema import JSON, canonical
 
 
@@ -36,14 +37,23 @@ async def verify(store: StoreOfRecord, manifest: Manifest | None = None) -> Chec
     return Checked(len(seen.passages), seen.passages.total(), tuple(findings))
 
 
-async def copy(source: StoreOfRecord, target: StoreOfRecord, *, embeddings: Embeddings | None = None) -> int:
+async def copy(
+    source: StoreOfRecord,
+    target: StoreOfRecord,
+    *,
+    embeddings: Embeddings | None = None,
+    embedder_holds: Grants = PUBLIC_ONLY,
+) -> int:
     """Put all that `source` holds into `target` too; return the number of chunks.
 
     With `embeddings` each passage gets a new vector on the way: so an embedder is changed while the old store
-    answers. What is written to `source` meanwhile may be in the copy or not. Raises `StoreError`.
+    answers. What is written to `source` meanwhile may be in the copy or not. Raises `StoreError`, and `FlowDenied`
+    when an embedder elsewhere would be sent what somebody who holds `embedder_holds` may not read.
     """
     copied = 0
     async for batch in source.scan():
+        for chunk in batch:
+            check_may_embed(embeddings, chunk.readers, embedder_holds, chunk.document)
         chunks = batch if embeddings is None else await asyncio.to_thread(_embedded, batch, embeddings)
         await target.upsert(chunks)
         copied += len(batch)

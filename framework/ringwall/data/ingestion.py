@@ -32,10 +32,11 @@ from ringwall.data.base import Chunk, DocumentStore, Embeddings, Scalar, StoreOf
 from ringwall.data.frontmatter import body_start
 from ringwall.data.manifest import Entry, Manifest
 from ringwall.data.outcome import Ingested, Outcome, Refused, Relabelled, Removed, Unchanged
+from ringwall.data.receiving import check_may_embed
 from ringwall.data.splitting import Splitter
 from ringwall.data.vectors import check_vector
-from ringwall.errors import InvalidInput
-from ringwall.principal import ACL, TENANT_MARK
+from ringwall.errors import FlowDenied, InvalidInput
+from ringwall.principal import ACL, TENANT_MARK, Grants
 from ringwall.schema import JSON, canonical, digest
 
 if TYPE_CHECKING:
@@ -82,9 +83,10 @@ class Ingestion:
         manifest: Manifest,
         readers: Readers,
         tenant: str,
+        embedder_holds: Grants,
     ) -> None:
         self._store, self._embeddings, self._split, self._manifest = store, embeddings, splitter, manifest
-        self._readers, self._tenant = readers, tenant
+        self._readers, self._tenant, self._embedder_holds = readers, tenant, embedder_holds
         self._recipe = ""
         self._unlisted: list[str] = []
         self._dimension: int | None = None
@@ -191,8 +193,9 @@ class Ingestion:
             if same:
                 return self._known(document, came_as, same)
             admitted = admit(loaded(document), came_as, self._readers, self._tenant)
+            check_may_embed(self._embeddings, admitted.readers, self._embedder_holds, came_as)
             return _Job(name, None, content, admitted.readers, self._chunks(admitted))
-        except InvalidInput as error:
+        except (InvalidInput, FlowDenied) as error:
             return _Job(came_as, Refused(came_as, error))
 
     def _see(self, came_as: str) -> str:
