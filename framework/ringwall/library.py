@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from inspect import signature
 from pathlib import Path
 from typing import Final, Self
 
@@ -93,5 +94,13 @@ def _settle(folder: Path, wanted: str) -> None:
 def _embedder(name: str) -> Embeddings | None:
     if name == "none":
         return None
-    embeddings: Embeddings = plugins.find("embeddings", name)()
+    make = plugins.find("embeddings", name)
+    try:
+        signature(make).bind()
+    except TypeError:
+        raise ConfigurationError(
+            f"the embedder {name!r} needs to be told more than its name",
+            hint="fill a store of your own with it: `ringwall.data.Ingestor(store, embeddings)`",
+        ) from None
+    embeddings: Embeddings = make()
     return embeddings

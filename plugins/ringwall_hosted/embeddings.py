@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import httpx
 from langchain_core.embeddings import Embeddings
@@ -19,6 +19,8 @@ from ringwall.schema import JSON
 from ringwall_hosted import vectors
 from ringwall_hosted.faults import Secret
 from ringwall_hosted.server import RETRIES, TIMEOUTS, ReadKey, Retries, Server, Timeouts
+
+T = TypeVar("T")
 
 _NOTHING: Final[Mapping[str, JSON]] = MappingProxyType({})
 
@@ -37,6 +39,7 @@ class HostedEmbeddings(Embeddings):
 
     - the key is read at each call and goes to the host of `base_url` alone, as with `HostedModel`; no error, log or
       representation shows it;
+    - vectors have unit length, whatever the server's have;
     - `ProviderRefused`, `ProviderUnavailable` after the last try, or `BadReply`: never some of the vectors, never one
       of another size than those before it, never NaN;
     - a request holds at most `batch` texts and `batch_characters` characters, unless one text alone has more.
@@ -48,7 +51,8 @@ class HostedEmbeddings(Embeddings):
     `extra` goes into each request. `timeouts.first` bounds a whole reply. `spent` counts tokens as the server does,
     `price` is what a million of them cost.
 
-    May be used from several threads and event loops. From async code, `aembed_documents` and `aembed_query`.
+    May be used from several threads and event loops. From async code use `aembed_documents` and `aembed_query`, whose
+    connections are pooled; from plain code each call has its own.
     Raises `ConfigurationError` for a `base_url` that is no plain http(s) address.
     """
 
@@ -88,7 +92,6 @@ class HostedEmbeddings(Embeddings):
             retries=retries,
             client=client,
         )
-        self._door = Door()
         self._lock = threading.Lock()
         self._spent = Usage()
 
@@ -99,11 +102,11 @@ class HostedEmbeddings(Embeddings):
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """The vector of each text, in order."""
-        return self._door.run(self.aembed_documents(texts))
+        return _waited_for(self.aembed_documents(texts))
 
     def embed_query(self, text: str) -> list[float]:
         """The vector of a question."""
-        return self._door.run(self.aembed_query(text))
+        return _waited_for(self.aembed_query(text))
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """The vector of each text, in order."""
@@ -117,14 +120,9 @@ class HostedEmbeddings(Embeddings):
         (vector,) = await self._embed([self._sendable(self._query_prefix, text)])
         return vector
 
-    def close(self) -> None:
-        """Close the connections that were opened from plain code; those of an event loop close with it."""
-        self._door.close()
-
-    async def aclose(self) -> None:
-        """Close every connection."""
+    async def close(self) -> None:
+        """Close the connections that are open; each also closes with its event loop."""
         await self._server.close()
-        await asyncio.to_thread(self._door.close)
 
     # ---- before anything is sent
 
@@ -185,3 +183,12 @@ class HostedEmbeddings(Embeddings):
     def _count(self, tokens: int) -> None:
         with self._lock:
             self._spent = Usage(self._spent.prompt + tokens)
+
+
+def _waited_for(work: Coroutine[Any, Any, T]) -> T:
+    """What comes of `work`, on an event loop of its own. Raises `InvalidInput` when called from async code."""
+    door = Door()
+    try:
+        return door.run(work)
+    finally:
+        door.close()

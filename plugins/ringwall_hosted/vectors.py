@@ -46,7 +46,7 @@ class Reply(BaseModel):
         return self.usage.prompt_tokens if self.usage else 0
 
     def vectors(self, count: int, dimension: int | None) -> list[list[float]]:
-        """The vectors of `count` texts in their order, `dimension` None: all of one, whichever.
+        """The vectors of `count` texts in their order, of unit length; `dimension` None: all of one, whichever.
 
         Raises ValueError for any other number or order of them, and for what is no vector.
         """
@@ -57,7 +57,13 @@ class Reply(BaseModel):
         expected = dimension or len(vectors[0])
         if not all(len(vector) == expected and all(map(math.isfinite, vector)) for vector in vectors) or not expected:
             raise ValueError("vectors of another size, or with numbers that are none")
-        return vectors
+        return [_unit(vector) for vector in vectors]
+
+
+def _unit(vector: list[float]) -> list[float]:
+    """Not every server does it; the zero vector is like nothing, and stays so."""
+    length = math.hypot(*vector) or 1.0
+    return [number / length for number in vector]
 
 
 def _vector(written: list[float] | str) -> list[float]:
