@@ -57,7 +57,7 @@ _READ_AHEAD: Final = 8
 """Files read side by side."""
 
 _PROBE: Final = "# A heading\n\nA sentence, and another one.\n\n" * 40
-"""What tells one way of cutting and embedding from another."""
+"""What tells one way of cutting and embedding from another; it says nothing, so any embedder may read it."""
 
 
 @dataclass(slots=True)
