@@ -55,7 +55,8 @@ class Encoder:
         self._room = max(self._longest, _TOGETHER)
         self._context: Any = llama_cpp.llama_init_from_model(self._model, _params(self._room, batch, threads))
         self._free = weakref.finalize(self, free, self._context, self._model)
-        if not self._context or llama_cpp.llama_pooling_type(self._context) not in poolings:
+        pooled = bool(self._context) and llama_cpp.llama_pooling_type(self._context) in poolings
+        if not pooled or llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_NONE:
             self._free()
             raise BadModelFile(f"{path} is no {kind}", expected=f"a model whose file says how it works as {kind}")
         self._name = path.stem

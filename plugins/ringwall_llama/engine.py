@@ -26,6 +26,9 @@ from ringwall_llama.prompt import Piece
 
 Logits = npt.NDArray[np.float32]
 
+_SILENT: Final = (llama_cpp.LLAMA_VOCAB_TYPE_NONE, llama_cpp.LLAMA_VOCAB_TYPE_WPM)
+"""Vocabularies of models that read only, or not even that."""
+
 _BATCH: Final = 512
 """Prompt tokens handed to llama.cpp at once."""
 
@@ -70,7 +73,7 @@ class Engine:
         self.window = min(context, llama_cpp.llama_model_n_ctx_train(self._model))
         self._context: Any = llama_cpp.llama_init_from_model(self._model, _params(self.window, threads))
         self.close = weakref.finalize(self, free, self._context, self._model)
-        if not self._context or llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_WPM:
+        if not self._context or llama_cpp.llama_vocab_type(self._vocab) in _SILENT:
             self.close()
             raise BadModelFile(f"{path} is not a model that generates text", expected="a chat model")
         self._memory: Any = llama_cpp.llama_get_memory(self._context)

@@ -28,13 +28,17 @@ def write_encoder(
     head: Mapping[str, Tensor] | None = None,
     type: GGMLQuantizationType = GGMLQuantizationType.F32,
     float_only: tuple[str, ...] = FLOAT_ONLY,
+    vocabulary: bool = True,
 ) -> Path:
     """The encoder with this pooling and these tensors of a classifier beside it, its matrices of this type."""
     writer = GGUFWriter(path, "bert")
     _add_shape(writer)
     if pooling is not None:
         writer.add_pooling_type(pooling)
-    _add_vocabulary(writer)
+    if vocabulary:
+        _add_vocabulary(writer)
+    else:
+        writer.add_tokenizer_model("no_vocab")
     for name, tensor in (*_encoder().items(), *(head or {}).items()):
         if tensor.ndim > 1 and name not in float_only and tensor.shape[-1] % 32 == 0:
             writer.add_tensor(name, quants.quantize(tensor, type), raw_dtype=type)
@@ -66,6 +70,7 @@ def _add_shape(writer: GGUFWriter) -> None:
     writer.add_layer_norm_eps(1e-12)
     writer.add_causal_attention(False)
     writer.add_vocab_size(30_522)
+    writer.add_token_type_count(2)
 
 
 def _add_vocabulary(writer: GGUFWriter) -> None:
@@ -76,7 +81,6 @@ def _add_vocabulary(writer: GGUFWriter) -> None:
     writer.add_tokenizer_model("bert")
     writer.add_token_list([p if p in special else p[2:] if p.startswith("##") else f"\u2581{p}" for p in pieces])
     writer.add_token_types([TokenType.CONTROL if p in special else TokenType.NORMAL for p in pieces])
-    writer.add_token_type_count(2)
     writer.add_bos_token_id(vocabulary["[CLS]"])
     writer.add_eos_token_id(vocabulary["[SEP]"])
     writer.add_sep_token_id(vocabulary["[SEP]"])

@@ -17,7 +17,7 @@ import pytest
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 
 from ringwall import ACL, App, Rules, ScriptedModel
-from ringwall.data import Embeddings, receiver_of
+from ringwall.data import Embeddings, Ingestor, MemoryStore, receiver_of
 from ringwall.data.contract import EmbeddingsContract
 from ringwall.errors import (
     BadReply,
@@ -389,3 +389,13 @@ def test_ingesting_goes_through_it(served: str) -> None:
         answer = app.ask_sync("What should I drink with my trout?", as_=Principal.user("ana"))
     assert (len(report.ingested), len(refused.refused)) == (2, 1)
     assert answer.citations[0].document == "wine"
+
+
+async def test_an_ingestion_ends_with_the_servers_error_and_keeps_what_was_stored() -> None:
+    store = MemoryStore()
+    async with told(reply([1.0]), http(500)) as server:
+        ingestor = Ingestor(store, hosted(server))
+        await ingestor.ingest([("menu", "trout")], ACL.of("public"))
+        with pytest.raises(ProviderUnavailable):
+            await ingestor.ingest([("cellar", "wine")], ACL.of("public"))
+    assert [chunk.document async for batch in store.scan() for chunk in batch] == ["menu"]

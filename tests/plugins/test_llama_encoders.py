@@ -20,7 +20,7 @@ from ringwall.data import Chunk, Embeddings, MemoryStore, Rerank, Retriever
 from ringwall.data.contract import EmbeddingsContract
 from ringwall.errors import BadModelFile, ConfigurationError, ProviderUnavailable, RingwallError
 from ringwall.principal import ACL, PUBLIC
-from ringwall_llama import GgufEmbeddings, GgufReranker
+from ringwall_llama import GgufEmbeddings, GgufReranker, LlamaCpp
 from ringwall_llama.provider import bundled_model
 from ringwall_minilm import MiniLmEmbeddings
 from ringwall_minilm.files import bundled_folder
@@ -148,9 +148,12 @@ def test_several_threads_take_turns(embedder: GgufEmbeddings) -> None:
 def test_another_kind_of_model_is_refused(folder: Path, embedder_file: Path) -> None:
     unpooled = write_encoder(folder / "unpooled.gguf", pooling=PoolingType.NONE)
     headless = write_encoder(folder / "headless.gguf", pooling=PoolingType.RANK)
-    for path in (bundled_model(), unpooled, headless):
+    wordless = write_encoder(folder / "wordless.gguf", vocabulary=False)
+    for path in (bundled_model(), unpooled, headless, wordless):
         with pytest.raises(BadModelFile, match=f"{path.name} is no embedding model"):
             GgufEmbeddings(path)
+    with pytest.raises(BadModelFile, match=r"wordless\.gguf is not a model that generates"):
+        LlamaCpp(wordless)
     for path in (bundled_model(), embedder_file, headless):
         with pytest.raises(BadModelFile, match=f"{path.name} is no reranker"):
             GgufReranker(path)

@@ -52,9 +52,7 @@ async def copy(
     """
     copied = 0
     async for batch in source.scan():
-        for chunk in batch:
-            check_may_embed(embeddings, chunk.readers, embedder_holds, chunk.document)
-        chunks = batch if embeddings is None else await asyncio.to_thread(_embedded, batch, embeddings)
+        chunks = batch if embeddings is None else await asyncio.to_thread(_embedded, batch, embeddings, embedder_holds)
         await target.upsert(chunks)
         copied += len(batch)
     return copied
@@ -134,7 +132,9 @@ class _Seen:
         return found + [f"{name!r} is in the store and was not ingested" for name in self.passages if name not in known]
 
 
-def _embedded(chunks: Sequence[Chunk], embeddings: Embeddings) -> list[Chunk]:
+def _embedded(chunks: Sequence[Chunk], embeddings: Embeddings, holds: Grants) -> list[Chunk]:
+    for chunk in chunks:
+        check_may_embed(embeddings, chunk.readers, holds, chunk.document)
     vectors = embeddings.embed_documents([chunk.text for chunk in chunks])
     return [replace(chunk, vector=tuple(vector)) for chunk, vector in zip(chunks, vectors, strict=True)]
 

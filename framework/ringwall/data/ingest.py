@@ -81,7 +81,8 @@ class Ingestor:
         With a `tenant`, readers are that tenant's, and so are documents: `menu.md` is stored as `acme::menu.md`,
         so that two tenants never replace each other's.
 
-        Raises `StoreError` when the store fails, and `InvalidInput` for `all_of` without a manifest that lasts.
+        Raises `StoreError` when the store fails, what the embedder raises when it does, and `InvalidInput` for
+        `all_of` without a manifest that lasts.
         """
         if all_of is not None and not (self._kept and self._kept.lasts):
             raise InvalidInput("`all_of` without a manifest", hint="give the ingestor a `Manifest(path)`")

@@ -97,16 +97,15 @@ class Retriever:
 
     async def _queries(self, wordings: Sequence[str], where: tuple[Condition, ...]) -> list[Query]:
         """The wordings with their vectors; whether each may be sent is asked one after the other."""
-        sent = [text for text in wordings if await self._may_embed(text)]
+        sent = [text for text in wordings if self._embeddings is not None and await self._may_embed(text)]
         vectors = dict(zip(sent, await asyncio.gather(*map(self._vector, sent)), strict=True))
         return [Query(text, vectors.get(text), where) for text in wordings]
 
     async def _query(self, question: str, where: tuple[Condition, ...]) -> Query:
-        return Query(question, await self._vector(question) if await self._may_embed(question) else None, where)
+        sent = self._embeddings is not None and await self._may_embed(question)
+        return Query(question, await self._vector(question) if sent else None, where)
 
     async def _may_embed(self, text: str) -> bool:
-        if self._embeddings is None:
-            return False
         return self._receiver is None or await self._may_receive(self._receiver, (text,))
 
     async def _vector(self, text: str) -> Vector:

@@ -146,21 +146,6 @@ class GatedModel(ModelProvider):
             )
 
 
-class Disclosure:
-    """Says whether an embedder or reranker elsewhere may receive texts of this run.
-
-    The user's question, word for word, carries its own label; any other text could be made from all the run has seen.
-    """
-
-    def __init__(self, log: RunLog) -> None:
-        self._log = log
-
-    async def __call__(self, receiver: Principal, texts: Sequence[str]) -> bool:
-        question = self._log.question
-        label = question.label if all(text == question.value for text in texts) else self._log.floor
-        return await may_flow(self._log, label, in_tenant_of(receiver, self._log.principal.tenant))
-
-
 class GatedProfiles(ProfileStore):
     """Hands out the profile of the run's principal, and of nobody else."""
 
@@ -252,6 +237,15 @@ async def may_flow(log: RunLog, label: Label, receiver: Principal) -> bool:
     log.note("flow.allowed" if allowed else "flow.denied", {"receiver": receiver.id})
     await log.flush()
     return allowed
+
+
+async def may_disclose(log: RunLog, receiver: Principal, texts: Sequence[str]) -> bool:
+    """Ask whether an embedder or reranker elsewhere may receive texts of this run, and write the answer down.
+
+    The user's question, word for word, carries its own label; any other text could be made from all the run has seen.
+    """
+    label = log.question.label if all(text == log.question.value for text in texts) else log.floor
+    return await may_flow(log, label, in_tenant_of(receiver, log.principal.tenant))
 
 
 async def release(log: RunLog, *, as_: str) -> None:
