@@ -46,8 +46,8 @@ class HostedEmbeddings(Embeddings):
 
     `dimensions` asks the provider to cut its vectors; one that does not know how is a `BadReply`. `prefix` and
     `query_prefix` go before passages and questions, for models that were trained so. Of a text longer than `longest`
-    characters only the first count; an empty one is sent as a space, which no server refuses; what UTF-8 cannot hold
-    counts as `?`. `encoding` base64 makes replies a quarter as long, where the server knows it.
+    characters only the first count; an empty one is sent as a space, since some servers refuse it; what UTF-8 cannot
+    hold counts as `?`. `encoding` base64 makes replies a quarter as long, where the server knows it.
     `extra` goes into each request. `timeouts.first` bounds a whole reply. `spent` counts tokens as the server does,
     `price` is what a million of them cost.
 
