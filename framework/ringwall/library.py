@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Final, Self
 
@@ -21,6 +22,7 @@ from ringwall.data.generations import (
 )
 from ringwall.data.ingestion import fingerprint
 from ringwall.data.manifest import Manifest
+from ringwall.data.receiving import receiver_of
 from ringwall.errors import ConfigurationError, RingwallError
 
 EMBEDDINGS: Final = "wordllama"
@@ -97,7 +99,7 @@ class Library:
         if self.manifest is None:
             raise ConfigurationError("a library that others may fill", expected="one opened `exclusively`")
         embedder = _embedder(embeddings)
-        if embedder is None or getattr(embedder, "principal", None) is not None:
+        if embedder is None or receiver_of(embedder) is not None:
             raise ConfigurationError(
                 f"a library cannot be given the embedder {embeddings!r}", expected="one that computes in this process"
             )
@@ -194,7 +196,15 @@ def _store(path: Path) -> StoreOfRecord:
 def _embedder(name: str) -> Embeddings | None:
     if name == _NONE:
         return None
-    embeddings: Embeddings = plugins.find("embeddings", name)()
+    make = plugins.find("embeddings", name)
+    try:
+        signature(make).bind()
+    except TypeError:
+        raise ConfigurationError(
+            f"the embedder {name!r} needs to be told more than its name",
+            hint="fill a store of your own with it: `ringwall.data.Ingestor(store, embeddings)`",
+        ) from None
+    embeddings: Embeddings = make()
     return embeddings
 
 

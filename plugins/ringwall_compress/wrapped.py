@@ -10,7 +10,9 @@ import numpy.typing as npt
 from langchain_core.embeddings import Embeddings
 
 from ringwall.data.base import Embeddings as EmbeddingsLike
+from ringwall.data.receiving import receiver_of
 from ringwall.errors import ConfigurationError
+from ringwall.principal import Principal
 
 Matrix = npt.NDArray[np.float32]
 
@@ -21,9 +23,13 @@ class Wrapped(Embeddings):
     def __init__(self, embeddings: EmbeddingsLike) -> None:
         self._embeddings = embeddings
 
+    @property
+    def principal(self) -> Principal | None:
+        """Who receives the texts: asked of the outermost embedder, it must not look as if nobody did."""
+        return receiver_of(self._embeddings)
+
     def __getattr__(self, name: str) -> Any:
-        # Who receives the texts is asked of the outermost embedder: it must not look as if nobody did.
-        if name in ("principal", "tokens"):
+        if name == "tokens":
             return getattr(self._embeddings, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import codecs
 import ctypes
-import logging
 import math
-import os
-import sys
 import weakref
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -24,20 +21,16 @@ from ringwall.errors import BadModelFile, BadReply, ContextOverflow, InvalidInpu
 from ringwall.label import Label
 from ringwall.model.base import Sampling
 from ringwall_llama.gguf import check_gguf
+from ringwall_llama.loading import cpus, free, load, tokenized
 from ringwall_llama.prompt import Piece
-
-_log: Final = logging.getLogger("ringwall.llama")
 
 Logits = npt.NDArray[np.float32]
 
+_SILENT: Final = (llama_cpp.LLAMA_VOCAB_TYPE_NONE, llama_cpp.LLAMA_VOCAB_TYPE_WPM)
+"""Vocabularies of models that read only, or not even that."""
+
 _BATCH: Final = 512
 """Prompt tokens handed to llama.cpp at once."""
-
-
-@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-def _to_log(level: int, text: bytes, _: object) -> None:
-    """llama.cpp tells a lot, and calls half of it an error: it is there for whoever looks for it."""
-    _log.debug(text.decode("utf-8", "replace").rstrip())
 
 
 class Stop:
@@ -75,16 +68,12 @@ class Engine:
 
     def __init__(self, path: Path, *, context: int, threads: int | None) -> None:
         check_gguf(path)
-        llama_cpp.llama_log_set(_to_log, None)
-        llama_cpp.llama_backend_init()
-        self._model: Any = llama_cpp.llama_model_load_from_file(os.fsencode(path), _model_params())
-        if not self._model:
-            raise BadModelFile(f"llama.cpp cannot load {path}", hint="the log `ringwall.llama` says why")
+        self._model: Any = load(path)
         self._vocab: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.window = min(context, llama_cpp.llama_model_n_ctx_train(self._model))
         self._context: Any = llama_cpp.llama_init_from_model(self._model, _params(self.window, threads))
-        self.close = weakref.finalize(self, _free, self._context, self._model)
-        if not self._context or llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_WPM:
+        self.close = weakref.finalize(self, free, self._context, self._model)
+        if not self._context or llama_cpp.llama_vocab_type(self._vocab) in _SILENT:
             self.close()
             raise BadModelFile(f"{path} is not a model that generates text", expected="a chat model")
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
@@ -116,11 +105,7 @@ class Engine:
 
     def tokens(self, text: str, *, control: bool = False) -> list[int]:
         """The tokens of `text`; what looks like a control token is one only if `control` says so."""
-        data = text.encode("utf-8", "replace")
-        room = len(data) + 8
-        array = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), array, room, False, control)
-        return list(array[:count])
+        return tokenized(self._vocab, text, control=control)
 
     def call_probability(self, prompt: list[int], sampling: Sampling, *, label: Label, stop: Stop) -> float:
         """How likely the model is to begin its reply with a brace. Raises `ContextOverflow` as `generate` does."""
@@ -303,31 +288,13 @@ def _chain(first: Any, sampling: Sampling) -> Any:
     return chain
 
 
-def _model_params() -> Any:
-    """llama.cpp's own, without its kernels for AMX: they end the process.
-
-    Compilers drop the tile configuration they set up, and the processor faults on what is left
-    (llama.cpp issue 20824). A build without them (`scripts/setup` makes one) keeps its other repacked kernels.
-    """
-    params = llama_cpp.llama_model_default_params()
-    params.use_extra_bufts = b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info()
-    return params
-
-
 def _params(context: int, threads: int | None) -> Any:
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = context
     params.n_batch = params.n_ubatch = min(context, _BATCH)
-    params.n_threads = params.n_threads_batch = threads or _cpus()
+    params.n_threads = params.n_threads_batch = threads or cpus()
     params.no_perf = True
     return params
-
-
-def _cpus() -> int:
-    """The processors this process may use; not every system can tell them from all there are."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _flag_is_set() -> Any:
@@ -345,9 +312,3 @@ def _never() -> Any:
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
     """The length of the prefix that both share."""
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
-def _free(context: Any, model: Any) -> None:
-    if context:
-        llama_cpp.llama_free(context)
-    llama_cpp.llama_model_free(model)

@@ -52,11 +52,15 @@ _TYPES: Final = {
 }
 """The tensor types that weights may have, by the elements in a block and the bytes it takes."""
 
+_FLOAT: Final = 0
+_ADDED: Final = ("token_types.weight",)
+"""Besides norms and biases, which have one dimension, what is added to floats as it is: so it must be floats."""
+
 _BLOCKS: Final = {kind: block for block, kinds in _TYPES.items() for kind in kinds}
 
 
-def check_gguf(path: Path) -> None:
-    """Check that the file is a GGUF, whole, and of tensor types that can be computed with.
+def check_gguf(path: Path) -> frozenset[str]:
+    """Check that the file is a GGUF, whole, and of tensor types that can be computed with; return its tensors' names.
 
     Reads the header only, not the weights. Raises `BadModelFile`.
     """
@@ -66,7 +70,7 @@ def check_gguf(path: Path) -> None:
     if size < 24:
         raise BadModelFile(f"{path} is {size} bytes long", expected="a GGUF file", hint="copy it again")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        _Header(path, data).check()
+        return _Header(path, data).check()
 
 
 class _Header:
@@ -74,8 +78,9 @@ class _Header:
 
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self._path, self._data, self._at = path, data, 0
+        self._names: set[str] = set()
 
-    def check(self) -> None:
+    def check(self) -> frozenset[str]:
         if self._take(4) != _MAGIC:
             self._fail("does not begin with `GGUF`")
         if (version := self._number("<I")) not in _VERSIONS:
@@ -84,6 +89,7 @@ class _Header:
         alignment = self._metadata(keys)
         extents = [self._tensor() for _ in range(tensors)]
         self._check_extents(extents, alignment)
+        return frozenset(self._names)
 
     def _metadata(self, keys: int) -> int:
         """Walk the metadata; return the alignment of the tensors in bytes."""
@@ -134,9 +140,12 @@ class _Header:
         kind, offset = self._number("<I"), self._number("<Q")
         if kind not in _BLOCKS:
             self._fail(f"has a tensor {name!r} of the type {kind}, which cannot be computed with")
+        if kind != _FLOAT and (rank == 1 or name in _ADDED):
+            self._fail(f"has a tensor {name!r} of the type {kind}, which cannot be added to floats of 32 bits")
         elements, length = _BLOCKS[kind]
         if not all(shape) or shape[0] % elements:
             self._fail(f"has a tensor {name!r} of the shape {shape}, which its type cannot have")
+        self._names.add(name)
         return offset, prod(shape) // elements * length
 
     def _check_extents(self, extents: list[tuple[int, int]], alignment: int) -> None:

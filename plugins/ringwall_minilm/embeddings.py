@@ -35,6 +35,8 @@ class MiniLmEmbeddings(Embeddings):
     as `?`; of a text longer than 8,000 characters only the first 8,000 count. May be used from several threads.
     """
 
+    principal: Final = None
+
     def __init__(self, folder: str | Path | None = None, *, precision: Precision = "int8", threads: int = 1) -> None:
         home = Path(folder) if folder else bundled_folder()
         self._tokenizer, self._counter = read_tokenizer(home), read_tokenizer(home)

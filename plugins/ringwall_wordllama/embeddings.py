@@ -20,6 +20,8 @@ class WordLlamaEmbeddings(Embeddings):
     as `?`; of a text longer than 8,000 characters only the first 8,000 count.
     """
 
+    principal: Final = None
+
     def __init__(self) -> None:
         folder = Path(wordllama.__file__).parent
         self._model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)

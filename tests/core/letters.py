@@ -11,6 +11,7 @@ _ENTRIES = "[ringwall.embeddings]\nvowels = tests.core.letters:Vowels\nconsonant
 
 
 class _Letters:
+    principal = None
     letters = ""
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:

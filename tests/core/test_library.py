@@ -173,6 +173,8 @@ def test_a_library_gets_another_embedder(
 
 async def test_a_library_is_copied_and_given_other_vectors(ringwall: Type, house: Path, tmp_path: Path) -> None:
     class Two:
+        principal = None
+
         def embed_documents(self, texts: list[str]) -> list[list[float]]:
             return [[1.0, float(len(text))] for text in texts]
 
@@ -199,3 +201,17 @@ def test_a_line_of_an_export_is_json(ringwall: Type, house: Path, tmp_path: Path
 def test_a_folder_without_a_library_is_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no library"):
         Library(tmp_path)
+
+
+def test_an_embedder_that_needs_to_be_told_more_is_not_a_librarys(
+    ringwall: Type, house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer = tmp_path / "offers" / "offers-1.dist-info"
+    offer.mkdir(parents=True)
+    (offer / "METADATA").write_text("Metadata-Version: 2.1\nName: offers\nVersion: 1\n")
+    (offer / "entry_points.txt").write_text("[ringwall.embeddings]\nfar = ringwall_hosted:HostedEmbeddings\n")
+    monkeypatch.syspath_prepend(offer.parent)
+    asked = ("ingest", house, "--library", tmp_path / "library", "--readers", "public", "--embeddings", "far")
+    status, _, err = ringwall(*asked)
+    assert (status, "the embedder 'far' needs to be told more than its name" in err) == (1, True)
+    assert not (tmp_path / "library" / "embeddings").exists()

@@ -31,6 +31,8 @@ OPEN, STAFF = ACL.of(PUBLIC), ACL.of("role:staff")
 class Counting:
     """An embedder that counts the texts it is given."""
 
+    principal = None
+
     def __init__(self, dimension: int = 2) -> None:
         self.texts: list[str] = []
         self.dimension = dimension

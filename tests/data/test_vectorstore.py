@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from langchain_core.documents import Document
@@ -13,8 +13,9 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.vectorstores import VectorStore
 from langchain_tests.integration_tests import RetrieversIntegrationTests, VectorStoreIntegrationTests
 
-from ringwall.data import DocumentStore, MemoryStore
-from ringwall.errors import DocumentWithoutReaders, InvalidInput
+from ringwall.data import DocumentStore, InProcess, MemoryStore
+from ringwall.deployment.gates import QUESTIONS
+from ringwall.errors import DocumentWithoutReaders, FlowDenied, InvalidInput
 from ringwall.principal import ACL, PUBLIC
 from ringwall.vectorstore import RingwallRetriever, RingwallVectorStore
 from ringwall_chroma import ChromaStore
@@ -23,6 +24,10 @@ from ringwall_sql import SqlDocuments
 
 READER = frozenset((PUBLIC,))
 OPEN, STAFF = ACL.of(PUBLIC), ACL.of("role:staff")
+
+
+class Here(DeterministicFakeEmbedding):
+    principal: ClassVar[None] = None
 
 
 class Standard(VectorStoreIntegrationTests):
@@ -34,7 +39,8 @@ class Standard(VectorStoreIntegrationTests):
     @pytest.fixture
     def vectorstore(self, tmp_path: Path) -> Iterator[VectorStore]:
         store = self.store(tmp_path)
-        yield RingwallVectorStore(store, self.get_embeddings(), readable=READER, readers=OPEN, chooses_ids=True)
+        embeddings = InProcess(self.get_embeddings())
+        yield RingwallVectorStore(store, embeddings, readable=READER, readers=OPEN, chooses_ids=True)
         asyncio.run(store.close())
 
 
@@ -65,7 +71,7 @@ class TestRetriever(RetrieversIntegrationTests):
 
     @property
     def retriever_constructor_params(self) -> dict[str, Any]:
-        embeddings = DeterministicFakeEmbedding(size=4)
+        embeddings = Here(size=4)
         texts = [f"trout {n}" for n in range(9)]
         filled = RingwallVectorStore.from_texts(texts, embeddings, store=(store := MemoryStore()), readers=OPEN)
         assert filled.embeddings is embeddings
@@ -79,7 +85,7 @@ class TestRetriever(RetrieversIntegrationTests):
 @pytest.fixture
 def shared() -> tuple[RingwallVectorStore, RingwallVectorStore]:
     """One store, seen by its keeper and by the public."""
-    store, embeddings = MemoryStore(), DeterministicFakeEmbedding(size=4)
+    store, embeddings = MemoryStore(), Here(size=4)
     everything = frozenset(("role:staff", PUBLIC))
     keeper = RingwallVectorStore(store, embeddings, readable=everything, readers=STAFF, chooses_ids=True)
     return keeper, RingwallVectorStore(store, embeddings, readable=READER, readers=OPEN)
@@ -123,7 +129,39 @@ def test_only_equal_metadata_passes_a_filter(shared: tuple[RingwallVectorStore, 
 
 def test_nothing_is_added_without_readers() -> None:
     with pytest.raises(DocumentWithoutReaders):
-        RingwallVectorStore.from_texts(["trout"], DeterministicFakeEmbedding(size=4))
+        RingwallVectorStore.from_texts(["trout"], Here(size=4))
+
+
+async def test_an_embedder_that_does_not_say_where_it_is_receives_what_it_was_given_the_right_to() -> None:
+    class Elsewhere(DeterministicFakeEmbedding):
+        sent: ClassVar[list[str]] = []
+
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            self.sent.extend(texts)
+            return super().embed_documents(texts)
+
+        def embed_query(self, text: str) -> list[float]:
+            self.sent.append(text)
+            return super().embed_query(text)
+
+    store, elsewhere = MemoryStore(), Elsewhere(size=4)
+    closed = RingwallVectorStore(store, elsewhere, readable=READER, readers=STAFF)
+    with pytest.raises(FlowDenied, match="embedder:Elsewhere may not receive document 'secret'"):
+        await closed.aadd_texts(["trout"], ids=["secret"])
+    for ask in (
+        closed.asimilarity_search,
+        RingwallRetriever(store=store, readable=READER, embeddings=elsewhere).ainvoke,
+    ):
+        with pytest.raises(FlowDenied, match="nobody said that embedder:Elsewhere"):
+            await ask("who is laid off?")
+    assert elsewhere.sent == []
+    holds = frozenset((PUBLIC, "role:staff", QUESTIONS))
+    opened = RingwallVectorStore(store, elsewhere, readable=holds, readers=STAFF, embedder_holds=holds)
+    await opened.aadd_texts(["trout"], ids=["secret"])
+    assert [d.id for d in await opened.asimilarity_search("pike")] == ["secret"]
+    retriever = RingwallRetriever(store=store, readable=holds, embeddings=elsewhere, embedder_holds=holds)
+    assert [d.id for d in await retriever.ainvoke("eel")] == ["secret"]
+    assert elsewhere.sent == ["trout", "pike", "eel"]
 
 
 def test_nothing_is_deleted_without_ids(shared: tuple[RingwallVectorStore, RingwallVectorStore]) -> None:

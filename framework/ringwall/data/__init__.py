@@ -22,6 +22,7 @@ from ringwall.data.manifest import Manifest
 from ringwall.data.memory import MemoryStore
 from ringwall.data.outcome import Ingested, IngestReport, Outcome, Refused, Relabelled, Removed, Unchanged
 from ringwall.data.readers import BesideIt, ByPath, ByPermission, first_of
+from ringwall.data.receiving import InProcess, MayReceive, receiver_of
 from ringwall.data.retrieve import Retriever, Rewriter, Trail
 from ringwall.data.splitting import ByKind, CountsTokens, Passage, Splitter, TextSplitter, split
 from ringwall.data.stages import Decay, Distinct, Fold, Mmr, Neighbours, Rerank, Reranker, Search, Stage
@@ -40,11 +41,13 @@ __all__ = [
     "DocumentStore",
     "Embeddings",
     "Fold",
+    "InProcess",
     "IngestReport",
     "Ingested",
     "Ingestor",
     "Manifest",
     "Match",
+    "MayReceive",
     "MemoryStore",
     "Mmr",
     "Neighbours",
@@ -74,5 +77,6 @@ __all__ = [
     "front_matter_readers",
     "fuse",
     "read_folder",
+    "receiver_of",
     "split",
 ]

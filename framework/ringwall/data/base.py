@@ -198,7 +198,8 @@ class StoreOfRecord(DocumentStore):
 class Embeddings(Protocol):
     """What turns text into vectors: LangChain's `Embeddings`, or anything with the same two methods.
 
-    Each vector is a list of `d` floats, `d` the same for every text.
+    Each vector is a list of `d` floats, `d` the same for every text. An attribute `principal` says who receives the
+    texts: None if they stay in this process. Without it they are taken to leave (`ringwall.data.receiver_of`).
     """
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]: ...

@@ -370,6 +370,10 @@ class EmbeddingsContract:
         for text, vector in zip(texts, together, strict=True):
             assert embeddings.embed_documents([text])[0] == pytest.approx(vector, abs=1e-4)
 
+    def test_it_says_who_receives_the_texts(self, embeddings: Embeddings) -> None:
+        said = getattr(embeddings, "principal", embeddings)
+        assert said is None or isinstance(said, Principal)
+
     def test_no_texts_have_no_vectors(self, embeddings: Embeddings) -> None:
         assert embeddings.embed_documents([]) == []
 

@@ -22,8 +22,9 @@ from typing import IO, Any, Final, NamedTuple, Self
 
 from ringwall.data.base import Chunk, Embeddings, Match, Query, StoreOfRecord
 from ringwall.data.lock import try_take, waited_for
+from ringwall.data.receiving import receiver_of
 from ringwall.errors import ConfigurationError, InvalidInput, StoreError
-from ringwall.principal import ACL, Grants
+from ringwall.principal import ACL, Grants, Principal
 
 FIRST_STORE: Final = "documents.db"
 _SETTLED: Final = "embeddings"
@@ -327,13 +328,18 @@ class LatestStore(StoreOfRecord):
 
 
 class LatestEmbeddings:
-    """The embedder that holds, whichever that is. Who receives the texts, and how many tokens they are, it says itself."""
+    """The embedder that holds, whichever that is. Who receives texts, and how many tokens they are, it says itself."""
 
     def __init__(self, generations: Generations) -> None:
         self._generations = generations
 
+    @property
+    def principal(self) -> Principal | None:
+        """Who receives the texts."""
+        return _receiver(self._generations.now().pair)
+
     def __getattr__(self, name: str) -> Any:
-        if name in ("principal", "tokens"):
+        if name == "tokens":
             return getattr(self._generations.now().pair.embeddings, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -378,8 +384,8 @@ def _rename(file: Path, to: Path) -> None:
         os.close(folder)
 
 
-def _receiver(pair: Pair) -> object:
-    return getattr(pair.embeddings, "principal", None)
+def _receiver(pair: Pair) -> Principal | None:
+    return None if pair.embeddings is None else receiver_of(pair.embeddings)
 
 
 def _key(vector: Iterable[float]) -> bytes:

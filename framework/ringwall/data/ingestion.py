@@ -32,10 +32,11 @@ from ringwall.data.base import Chunk, DocumentStore, Embeddings, Scalar, StoreOf
 from ringwall.data.frontmatter import body_start
 from ringwall.data.manifest import Entry, Manifest
 from ringwall.data.outcome import Ingested, Outcome, Refused, Relabelled, Removed, Unchanged
+from ringwall.data.receiving import check_may_embed
 from ringwall.data.splitting import ByKind
 from ringwall.data.vectors import check_vector
-from ringwall.errors import InvalidInput
-from ringwall.principal import ACL, TENANT_MARK
+from ringwall.errors import FlowDenied, InvalidInput
+from ringwall.principal import ACL, TENANT_MARK, Grants
 from ringwall.schema import canonical, digest
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ _PROBE: Final = (
     + "def function(x):\n    return x\n\n\n" * 40
     + "```\n"
 )
-"""What tells one way of cutting and embedding from another."""
+"""What tells one way of cutting and embedding from another; it says nothing, so any embedder may read it."""
 
 
 @dataclass(slots=True)
@@ -89,9 +90,10 @@ class Ingestion:
         manifest: Manifest,
         readers: Readers,
         tenant: str,
+        embedder_holds: Grants,
     ) -> None:
         self._store, self._embeddings, self._split, self._manifest = store, embeddings, splitter, manifest
-        self._readers, self._tenant = readers, tenant
+        self._readers, self._tenant, self._embedder_holds = readers, tenant, embedder_holds
         self._recipe = ""
         self._unlisted: list[str] = []
         self._dimension: int | None = None
@@ -195,8 +197,9 @@ class Ingestion:
             if same:
                 return self._known(document, came_as, same)
             admitted = admit(loaded(document), came_as, self._readers, self._tenant)
+            check_may_embed(self._embeddings, admitted.readers, self._embedder_holds, came_as)
             return _Job(name, None, content, admitted.readers, self._chunks(admitted))
-        except InvalidInput as error:
+        except (InvalidInput, FlowDenied) as error:
             return _Job(came_as, Refused(came_as, error))
 
     def _see(self, came_as: str) -> str:

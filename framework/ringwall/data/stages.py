@@ -18,18 +18,23 @@ from typing import Protocol
 from ringwall.data.alike import THRESHOLD, check_threshold, likeness, may_be_alike, shingles
 from ringwall.data.base import Chunk, DocumentStore, Match
 from ringwall.data.lexical import words
+from ringwall.data.receiving import MayReceive, nobody_said, receiver_of
 from ringwall.errors import InvalidInput
-from ringwall.principal import Grants
+from ringwall.principal import Grants, Principal
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is looked for, for whom, and where; `k` matches are wanted in the end."""
+    """What is looked for, for whom, and where; `k` matches are wanted in the end.
+
+    A stage that sends text out of the process asks `may_receive` first.
+    """
 
     question: str
     readable: Grants
     k: int
     store: DocumentStore
+    may_receive: MayReceive = nobody_said
 
 
 Stage = Callable[[Search, list[Match]], Awaitable[list[Match]]]
@@ -37,19 +42,31 @@ Stage = Callable[[Search, list[Match]], Awaitable[list[Match]]]
 
 
 class Reranker(Protocol):
-    """Says how well each text answers a question: higher is better. It runs here and sends nothing anywhere."""
+    """Says how well each text answers a question: higher is better.
+
+    `principal` is None if it runs here and sends nothing anywhere, else who receives the question and the texts.
+    """
+
+    @property
+    def principal(self) -> Principal | None: ...
 
     def scores(self, question: str, texts: Sequence[str]) -> Sequence[float]: ...
 
 
 class Rerank:
-    """Puts the matches in the order of a model that reads question and passage together."""
+    """Puts the matches in the order of a model that reads question and passage together.
+
+    They stay in the order they had where the model is elsewhere and may not receive all that the run has read.
+    """
 
     def __init__(self, reranker: Reranker) -> None:
         self._reranker = reranker
 
     async def __call__(self, search: Search, matches: list[Match]) -> list[Match]:
         texts = [match.chunk.text for match in matches]
+        receiver = receiver_of(self._reranker, kind="reranker")
+        if receiver is not None and not await search.may_receive(receiver, (search.question, *texts)):
+            return matches
         scores = await asyncio.to_thread(self._reranker.scores, search.question, texts)
         return ranked([Match(match.chunk, float(s)) for match, s in zip(matches, scores, strict=True)])
 
