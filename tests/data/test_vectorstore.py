@@ -145,7 +145,7 @@ async def test_an_embedder_that_does_not_say_where_it_is_receives_what_it_was_gi
             return super().embed_query(text)
 
     store, elsewhere = MemoryStore(), Elsewhere(size=4)
-    closed = RingwallVectorStore(store, elsewhere, readable=READER, readers=STAFF)
+    closed = RingwallVectorStore(store, elsewhere, readable=READER, readers=STAFF, chooses_ids=True)
     with pytest.raises(FlowDenied, match="embedder:Elsewhere may not receive document 'secret'"):
         await closed.aadd_texts(["trout"], ids=["secret"])
     for ask in (
@@ -156,7 +156,9 @@ async def test_an_embedder_that_does_not_say_where_it_is_receives_what_it_was_gi
             await ask("who is laid off?")
     assert elsewhere.sent == []
     holds = frozenset((PUBLIC, "role:staff", QUESTIONS))
-    opened = RingwallVectorStore(store, elsewhere, readable=holds, readers=STAFF, embedder_holds=holds)
+    opened = RingwallVectorStore(
+        store, elsewhere, readable=holds, readers=STAFF, embedder_holds=holds, chooses_ids=True
+    )
     await opened.aadd_texts(["trout"], ids=["secret"])
     assert [d.id for d in await opened.asimilarity_search("pike")] == ["secret"]
     retriever = RingwallRetriever(store=store, readable=holds, embeddings=elsewhere, embedder_holds=holds)

@@ -26,6 +26,8 @@ DIMENSION: Final = 4
 class Digests(Embeddings):
     """A direction for each text, by its digest: near to nothing in particular, and the same every time."""
 
+    principal = None
+
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         return [self.embed_query(text) for text in texts]
 
