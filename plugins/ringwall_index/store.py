@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from ringwall.data.base import Chunk, Match, Query, StoreOfRecord, Vector
+from ringwall.data.base import Chunk, Match, Query, Sections, StoreOfRecord, Vector
 from ringwall.data.feedback import PASSAGES, asked, expanded
 from ringwall.data.fuse import DENSE_WEIGHT, fuse
 from ringwall.data.lexical import words
@@ -95,6 +95,9 @@ class Indexed(StoreOfRecord):
 
     async def revision(self) -> str:
         return await self._store.revision()
+
+    async def sections(self) -> Sections | None:
+        return await self._store.sections()
 
     async def close(self) -> None:
         """Forget the index and close the store."""

@@ -10,6 +10,8 @@ from ringwall.data.base import (
     Operator,
     Query,
     Scalar,
+    Section,
+    Sections,
     StoreOfRecord,
     Vector,
 )
@@ -59,6 +61,8 @@ __all__ = [
     "Rewriter",
     "Scalar",
     "Search",
+    "Section",
+    "Sections",
     "Splitter",
     "Stage",
     "StoreOfRecord",
