@@ -176,6 +176,8 @@ class Indexed(StoreOfRecord):
             with self._alone() as is_alone:
                 index = await self._kept(await self._built()) if is_alone else None
         self._index = index
+        if index is not None:
+            self._compact_if_due(index)
 
     async def _follow(self, index: ChunkIndex, *, at_most: int | None = None) -> bool:
         """Take in what has changed in the store; False if that is more than `at_most`, or the index is of no use."""
