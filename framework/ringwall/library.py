@@ -10,10 +10,11 @@ from ringwall import plugins
 from ringwall.data.base import Embeddings, StoreOfRecord
 from ringwall.data.care import copy
 from ringwall.data.manifest import Manifest
-from ringwall.errors import ConfigurationError, RingwallError
+from ringwall.errors import ConfigurationError, RingwallError, UnknownPlugin
 
 EMBEDDINGS: Final = "wordllama"
 _STORE: Final = "sql"
+_INDEX: Final = "index"
 _SETTLED: Final = "embeddings"
 
 
@@ -22,6 +23,7 @@ class Library:
 
     Which embedder it is filled with is settled when it is made.
     `manifest` is None unless the library is opened `exclusively`: one process fills it while others search in it.
+    Whoever searches does so through an index in the same folder, if the extra `index` is installed: see `has_index`.
     Raises `ConfigurationError` where there is no library, `UnknownPlugin`, and `StoreError`.
     """
 
@@ -32,7 +34,8 @@ class Library:
         self.embeddings: Embeddings | None = _embedder((folder / _SETTLED).read_text(encoding="utf-8").strip())
         self.manifest = Manifest(folder / "manifest.db") if exclusively else None
         try:
-            self.store: StoreOfRecord = plugins.find("data", _STORE)(folder / "documents.db")
+            store: StoreOfRecord = plugins.find("data", _STORE)(folder / "documents.db")
+            self.store = store if exclusively else _indexed(store, folder / "index")
         except RingwallError:
             if self.manifest is not None:
                 self.manifest.close()
@@ -73,6 +76,22 @@ class Library:
         await self.store.close()
         if self.manifest is not None:
             self.manifest.close()
+
+
+def has_index() -> bool:
+    """Whether libraries are searched through an index: else the store searches, more slowly from some 10,000 on."""
+    try:
+        plugins.find("data", _INDEX)
+    except UnknownPlugin:
+        return False
+    return True
+
+
+def _indexed(store: StoreOfRecord, folder: Path) -> StoreOfRecord:
+    if not has_index():
+        return store
+    indexed: StoreOfRecord = plugins.find("data", _INDEX)(store, folder)
+    return indexed
 
 
 def _settle(folder: Path, wanted: str) -> None:
