@@ -213,8 +213,10 @@ class ChunkIndex:
         near = None if vector is None else self._near(vector, view, wanted, permitted, meeting)
         return Question(vector, wanted, permitted, meeting, near)
 
-    def ranked(self, question: Question, terms: Mapping[str, float], dense_weight: float) -> list[tuple[str, float]]:
-        """The best chunks by id with their scores, at least `k + 1` if there are so many."""
+    def ranked(
+        self, question: Question, terms: Mapping[str, float], most: int, dense_weight: float
+    ) -> list[tuple[str, float]]:
+        """The best `most` chunks by id, if there are so many, with their scores; equal ones by id."""
         rows, weights = self._words.scores(terms, question.permitted)
         candidates = _leading(rows, weights, question.meeting, question.wanted)
         dense: dict[int, float] = {}
@@ -224,11 +226,17 @@ class ChunkIndex:
             for found in both, question.near:
                 dense.update(zip(found.rows.tolist(), found.scores.tolist(), strict=True))
         scores = fuse(_at(candidates, rows, weights), dense, dense_weight=dense_weight)
+        ranked, values = np.fromiter(scores, np.int64), np.fromiter(scores.values(), np.float64)
         if question.meeting is not None:
-            meeting = question.meeting.take(list(scores), mode="clip").tolist() if scores else []
-            scores = {row: score for (row, score), meets in zip(scores.items(), meeting, strict=True) if meets}
-        ranking = sorted((-score, self._rows.id(row)) for row, score in scores.items())
-        return [(id, -score) for score, id in ranking]
+            meets = question.meeting.take(ranked, mode="clip")
+            ranked, values = ranked[meets], values[meets]
+        if len(ranked) > most:
+            top = values >= np.partition(values, -most)[-most]
+            ranked, values = ranked[top], values[top]
+        ranking = sorted(
+            (-score, self._rows.id(row)) for row, score in zip(ranked.tolist(), values.tolist(), strict=True)
+        )
+        return [(id, -score) for score, id in ranking[:most]]
 
     def _near(self, vector: Floats, view: View, wanted: int, permitted: Flags, meeting: Flags | None) -> Found:
         """The nearest rows, of those that meet the conditions; and the nearest of all, which they are measured by."""

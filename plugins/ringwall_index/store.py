@@ -74,11 +74,11 @@ class Indexed(StoreOfRecord):
             return await self._store.search(query, readable, k)
         question = await asyncio.to_thread(index.question, query, readable, k)
         terms = asked(words(query.text))
-        ranked = await asyncio.to_thread(index.ranked, question, terms, self._dense_weight)
+        ranked = await asyncio.to_thread(index.ranked, question, terms, k + _SPARE, self._dense_weight)
         if len(ranked) > k and terms:
             terms = await self._expanded(terms, ranked, readable)
-            ranked = await asyncio.to_thread(index.ranked, question, terms, self._dense_weight)
-        scores = dict(ranked[: k + _SPARE])
+            ranked = await asyncio.to_thread(index.ranked, question, terms, k + _SPARE, self._dense_weight)
+        scores = dict(ranked)
         chunks = await self._store.get(list(scores), readable)
         return [Match(chunk, scores[chunk.id]) for chunk in chunks if query.admits(chunk.metadata)][:k]
 

@@ -16,6 +16,8 @@ GONE: Final = 0
 """The class of a row that is no longer here: nobody's."""
 
 _MOST: Final = 65_535
+_SORTED: Final = 32
+"""Sorting a row takes as long as looking at so many."""
 
 
 class Words:
@@ -77,7 +79,7 @@ class Words:
             rows, scores = self._weighed(self._hashes(word), permitted)
             every.append(rows)
             weights.append(scores * np.float32(counts))
-        return _summed(every, weights)
+        return _summed(every, weights, len(self))
 
     def permitted(self, permitted: Flags) -> Flags:
         """Which rows are permitted."""
@@ -130,8 +132,14 @@ class Words:
         np.add.at(self._length, classes, sign * lengths)
 
 
-def _summed(every: Sequence[Slots], weights: Sequence[Floats]) -> tuple[Slots, Floats]:
+def _summed(every: Sequence[Slots], weights: Sequence[Floats], rows: int) -> tuple[Slots, Floats]:
+    """Each row that is there with the sum of its weights. Sorting what is there, or counting all, by what is faster."""
     if not every:
         return np.empty(0, np.int64), np.empty(0, np.float32)
-    rows, at = np.unique(np.concatenate(every), return_inverse=True)
-    return rows, np.bincount(at, np.concatenate(weights), len(rows)).astype(np.float32)
+    places, values = np.concatenate(every), np.concatenate(weights)
+    if _SORTED * len(places) < rows:
+        found, at = np.unique(places, return_inverse=True)
+        return found, np.bincount(at, values, len(found)).astype(np.float32)
+    sums = np.bincount(places, values)
+    found = np.flatnonzero(sums)
+    return found, sums[found].astype(np.float32)
