@@ -9,9 +9,8 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from ringwall.data import lock
 from ringwall.data.base import Chunk, Match, Query, Sections, StoreOfRecord
@@ -22,6 +21,9 @@ from ringwall.errors import InvalidInput, RingwallError, StoreError
 from ringwall.principal import ACL, Grants
 from ringwall_index import files
 from ringwall_index.index import ChunkIndex
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _SPARE: Final = 8
 """Matches fetched beyond `k`: some may lose their readers while a search is on its way."""
@@ -260,10 +262,13 @@ class Indexed(StoreOfRecord):
         while self._folder is not None and not self._is_latest():
             self._latest = files.version(self._folder)
             try:
-                return await asyncio.to_thread(ChunkIndex.open, self._folder)
+                index = await asyncio.to_thread(ChunkIndex.open, self._folder)
             except StoreError as error:
                 if self._is_latest():  # else it was replaced while we read
                     _log.warning("the index is built anew: %s", error)
+            else:
+                self._is_told = index.versions is None
+                return index
         return None
 
     async def _kept(self, index: ChunkIndex) -> ChunkIndex:
@@ -271,7 +276,7 @@ class Indexed(StoreOfRecord):
         if self._folder is None:
             return index
         try:
-            await _whole(partial(index.save, self._folder))
+            await _whole(index.save, self._folder)
             self._latest = files.version(self._folder)
             return await asyncio.to_thread(ChunkIndex.open, self._folder, verify=False)
         except StoreError as error:
@@ -309,17 +314,17 @@ class Indexed(StoreOfRecord):
 async def _take(index: ChunkIndex, sections: Sections, changed: Sequence[int]) -> None:
     """Read the changed sections, and drop what is in none any longer."""
     read = sections.read(changed, index.known)
-    standing = [await asyncio.to_thread(index.take, section) async for section in read]
+    standing = [await _whole(index.take, section) async for section in read]
     gone = (index.versions or {}).keys() - sections.versions.keys()
-    await asyncio.to_thread(index.leave, {*changed, *gone}, standing)
+    await _whole(index.leave, {*changed, *gone}, standing)
     index.versions = dict(sections.versions)
 
 
-async def _whole(work: Callable[[], None]) -> None:
-    """Do `work` in a thread, and be cancelled only when it is done: it writes files that others share."""
-    done = asyncio.ensure_future(asyncio.to_thread(work))
+async def _whole(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do `work` in a thread, and be cancelled only when it is done: nobody else is to write at the same time."""
+    done = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
     try:
-        await asyncio.shield(done)
+        return await asyncio.shield(done)
     except asyncio.CancelledError:
         await asyncio.wait([done])
         raise

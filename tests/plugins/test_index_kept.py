@@ -159,6 +159,22 @@ async def test_what_another_process_writes_is_found_by_the_next_search_and_what_
     await store.close()
 
 
+async def test_a_search_that_is_given_up_leaves_the_index_whole(database: Path) -> None:
+    record = Watched(database)
+    store = Indexed(record)
+    await record.upsert(written(10))
+    await store.build()
+    for n in range(1, 12):
+        await record.upsert(written(50, start=1000 * n))
+        given_up = asyncio.create_task(ids(store))
+        for _ in range(n):
+            await asyncio.sleep(0)
+        given_up.cancel()
+        assert len(await ids(store, 1000)) == 10 + 50 * n
+    assert (record.read, record.searches) == (560, 0)
+    await store.close()
+
+
 async def test_while_there_is_much_to_take_in_the_store_answers(database: Path) -> None:
     record = Watched(database)
     store = Indexed(record)
