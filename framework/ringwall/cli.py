@@ -22,6 +22,7 @@ from ringwall.data.duplicates import Copies, Copy
 from ringwall.deployment.journal import Journal
 from ringwall.errors import RingwallError, UnknownPlugin
 from ringwall.filling import Filling, back_up, check, copies_in, reembed, rules_for, write_out
+from ringwall.library import has_index
 from ringwall.schema import JSON, canonical
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -139,6 +140,7 @@ def doctor() -> None:
     console = Console()
     console.print(f"ringwall {_version()} on Python {sys.version.split()[0]}")
     console.print(table)
+    console.print(f"libraries are searched {_library_search()}", markup=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -188,6 +190,12 @@ async def _with_journal(path: Path) -> int:
         return await journal.verify()
     finally:
         await journal.close()
+
+
+def _library_search() -> str:
+    if has_index():
+        return "through the index in their folders"
+    return "by their store: more slowly among many passages; pip install 'ringwall[index]'"
 
 
 def _state(ring: str, name: str) -> str:

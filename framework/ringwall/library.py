@@ -23,10 +23,11 @@ from ringwall.data.generations import (
 from ringwall.data.ingestion import fingerprint
 from ringwall.data.manifest import Manifest
 from ringwall.data.receiving import receiver_of
-from ringwall.errors import ConfigurationError, RingwallError
+from ringwall.errors import ConfigurationError, RingwallError, UnknownPlugin
 
 EMBEDDINGS: Final = "wordllama"
 _STORE: Final = "sql"
+_INDEX: Final = "index"
 _NONE: Final = "none"
 _TRIES: Final = 3
 
@@ -37,11 +38,13 @@ class Library:
     Which embedder it is filled with is settled when it is made, and changed by `reembed` alone: `store` and
     `embeddings` are at any time those that belong together, also while another process changes them.
     `manifest` is None unless the library is opened `exclusively`: one process fills it while others search in it.
+    Whoever searches does so through an index beside the store, if the extra `index` is installed: see `has_index`.
     Raises `ConfigurationError` where there is no library, `UnknownPlugin`, and `StoreError`.
     """
 
     def __init__(self, folder: str | Path, *, exclusively: bool = False) -> None:
-        self._folder = folder = Path(folder)
+        self._folder, self._is_filled = Path(folder), exclusively
+        folder = self._folder
         settled = Settled.read(folder)
         if settled is None:
             raise ConfigurationError(f"no library in {str(folder)!r}", hint="make one with `ringwall ingest`")
@@ -134,7 +137,10 @@ class Library:
         return settled
 
     def _opened(self, settled: Settled) -> Pair:
-        return Pair(_store(self._folder / settled.store), _embedder(settled.embedder))
+        store = _store(self._folder / settled.store)
+        if not self._is_filled:  # who fills does not search, and pays for no index
+            store = _indexed(store, self._folder / f"{settled.store}.index")
+        return Pair(store, _embedder(settled.embedder))
 
     def _planned(self, name: str, before: str, now: str) -> Settled:
         """What is to hold: what was planned already, if it was just this."""
@@ -171,6 +177,22 @@ class Library:
         settled = self._settled
         if self.manifest is not None and settled.now:
             self.manifest.embedded_anew(settled.before, settled.now)
+
+
+def has_index() -> bool:
+    """Whether libraries are searched through an index: else the store searches, more slowly from some 10,000 on."""
+    try:
+        plugins.find("data", _INDEX)
+    except UnknownPlugin:
+        return False
+    return True
+
+
+def _indexed(store: StoreOfRecord, folder: Path) -> StoreOfRecord:
+    if not has_index():
+        return store
+    indexed: StoreOfRecord = plugins.find("data", _INDEX)(store, folder)
+    return indexed
 
 
 def _settle(folder: Path, wanted: str) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
 import sqlalchemy as sa
 
-from ringwall.data.base import Chunk, Match, Query, StoreOfRecord
+from ringwall.data.base import Chunk, Match, Query, Section, Sections, StoreOfRecord
 from ringwall.data.fuse import DENSE_WEIGHT
 from ringwall.data.vectors import check_vector, check_vectors
 from ringwall.errors import ConfigurationError, RingwallError, StoreError
 from ringwall.principal import ACL, Grants
 from ringwall_sql import checks, vectors
-from ringwall_sql.chunks import Change, Record, chunk_of, numbers_in, numbers_of, whole
+from ringwall_sql.chunks import Change, Record, chunk_of, numbers_in, numbers_of, section, whole
 from ringwall_sql.database import Database, restored, stored
 from ringwall_sql.packing import PRECISIONS, Precision
 from ringwall_sql.search import Search
@@ -48,6 +48,9 @@ _BORN: Final = sa.text(
     "INSERT INTO chunk_store (number, format, born, changes) VALUES (1, :format, :born, 0) ON CONFLICT DO NOTHING"
 )
 _BATCH: Final = 1000
+_SECTIONS: Final = 8
+"""Shelves read in one transaction: thousands of chunks, and others have their turn in between."""
+
 _PRAGMAS: Final = ("secure_delete = ON", "cache_size = -32768")
 
 
@@ -125,6 +128,10 @@ class SqlDocuments(StoreOfRecord):
 
     async def revision(self) -> str:
         return await self._run(self._revision)
+
+    async def sections(self) -> Sections:
+        """As in `StoreOfRecord`: a section is a shelf."""
+        return await self._run(self._sections)
 
     async def delete(self, documents: Sequence[str]) -> None:
         """As in `DocumentStore`. What is deleted is overwritten in the tables, and is in no file after `compact`."""
@@ -250,6 +257,24 @@ class SqlDocuments(StoreOfRecord):
         with self._database.reading() as connection:
             born, changes = connection.execute(sa.select(STORE.c.born, STORE.c.changes)).one()
         return f"{born}-{changes}"
+
+    def _sections(self) -> Sections:
+        with self._database.reading() as connection:
+            born: str = connection.execute(sa.select(STORE.c.born)).scalar_one()
+            rows = connection.execute(sa.select(SHELVES.c.number, SHELVES.c.version, SHELVES.c.count)).all()
+
+        async def read(names: Collection[int], known: Container[int]) -> AsyncIterator[Section]:
+            for some in batches(names, _SECTIONS):
+                for found in await self._run(lambda: self._stand(born, some, known)):  # noqa: B023 (run at once)
+                    yield found
+
+        versions = {number: f"{born}-{version}" for number, version, _ in rows}
+        return Sections(versions, {number: count for number, _, count in rows}, read)
+
+    def _stand(self, born: str, shelves: Sequence[int], known: Container[int]) -> list[Section]:
+        with self._database.reading() as connection:
+            found = [section(connection, shelf, key=born.encode(), known=known) for shelf in shelves]
+        return [each for each in found if each is not None]
 
     def _documents(self, prefix: str) -> list[str]:
         start = stored(prefix)

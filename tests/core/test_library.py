@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -12,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from ringwall import ACL, App, Principal, Rules, ScriptedModel, cli
-from ringwall.data import Ingestor, Manifest
+from ringwall.data import Ingestor, Manifest, Query
 from ringwall.data.care import copy, imported, verify
 from ringwall.errors import ConfigurationError
 from ringwall.library import Library
+from ringwall_index import Indexed
 from ringwall_sql import SqlDocuments
 from tests.core.letters import offered
 
@@ -95,6 +97,40 @@ def test_a_library_is_asked_through_an_app(ringwall: Type, house: Path, tmp_path
         for who, reads in ((Principal.user("ana"), False), (Principal.user("ben", "hr"), True)):
             answer = app.ask_sync("What is the wage of Ana?", as_=who)
             assert ("100" in answer.text) is reads
+
+
+async def test_whoever_searches_has_an_index_in_the_librarys_folder(tmp_path: Path) -> None:
+    filling = Library.fill(tmp_path / "library")
+    assert type(filling.store) is SqlDocuments
+    assert filling.embeddings is not None
+    ingestor = Ingestor(filling.store, filling.embeddings)
+    await ingestor.ingest([("old.md", "Trout.")], ACL.of("public"))
+    library = Library(tmp_path / "library")
+    assert isinstance(library.store, Indexed)
+    await library.store.build()
+    await ingestor.ingest([("new.md", "Pike.")], ACL.of("public"))
+    question = Query("pike", tuple(filling.embeddings.embed_query("pike")))
+    found = await library.store.search(question, frozenset(("public",)), 1)
+    assert [match.chunk.document for match in found] == ["new.md"]
+    assert await library.store.search(question, frozenset(("role:hr",)), 1) == []
+    await filling.close()
+    await library.close()
+    assert "documents.db.index" in {entry.name for entry in os.scandir(tmp_path / "library")}
+
+
+def test_without_the_extra_the_store_searches_and_doctor_says_so(
+    ringwall: Type, house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "through the index" in ringwall("doctor")[1]
+    ringwall("ingest", house, "--library", tmp_path / "library", "--rules", house / "rules")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    for module in [name for name in sys.modules if name.startswith("ringwall_index")]:
+        monkeypatch.delitem(sys.modules, module)
+    assert "ringwall[index]" in ringwall("doctor")[1]
+    library = Library(tmp_path / "library")
+    assert type(library.store) is SqlDocuments
+    with App(policy=Rules(""), model=ECHO, documents=library.store):
+        pass
 
 
 @pytest.mark.parametrize(

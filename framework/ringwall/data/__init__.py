@@ -10,6 +10,8 @@ from ringwall.data.base import (
     Operator,
     Query,
     Scalar,
+    Section,
+    Sections,
     StoreOfRecord,
     Vector,
 )
@@ -66,6 +68,8 @@ __all__ = [
     "Rewriter",
     "Scalar",
     "Search",
+    "Section",
+    "Sections",
     "Splitter",
     "Stage",
     "StoreOfRecord",
