@@ -17,6 +17,7 @@ from ringwall.data.ingest import Ingestor
 from ringwall.data.manifest import Manifest
 from ringwall.data.memory import MemoryStore as InMemoryDocuments
 from ringwall.data.outcome import IngestReport, Refused
+from ringwall.data.receiving import PUBLIC_ONLY, in_tenant_of, receiver_of
 from ringwall.deployment import approvals
 from ringwall.deployment.approvals import Approval
 from ringwall.deployment.base import Policy
@@ -42,7 +43,7 @@ from ringwall.model.base import ModelProvider
 from ringwall.personalization.base import MemoryStore, ProfileStore
 from ringwall.personalization.memory import InMemoryMemories, InMemoryProfiles
 from ringwall.pipeline import Pipeline
-from ringwall.principal import TENANT_MARK, Principal
+from ringwall.principal import TENANT_MARK, Grants, Principal
 from ringwall.run import Beginning, Sink, check_same_pipeline, fold, started
 from ringwall.schema import JSON
 from ringwall.steps import ordinary_pipeline
@@ -143,10 +144,11 @@ class App:
 
         `readers` is an ACL for all, or a function that says it of each; a document without readers is refused.
         With a `manifest` only what changed is done; `all_of` then says that these are all the documents whose ids
-        begin so, and others are removed. This is the deployer's door: no principal is asked about.
-        Raises `StoreError`.
+        begin so, and others are removed. This is the deployer's door: no principal is asked about, but an embedder
+        elsewhere, which is sent what it may read and no more. Raises `StoreError`.
         """
-        ingestor = Ingestor(self.documents, self.embeddings, manifest=manifest)
+        holds = await self._held_by_embedder(tenant)
+        ingestor = Ingestor(self.documents, self.embeddings, manifest=manifest, embedder_holds=holds)
         return await ingestor.ingest(documents, readers, tenant=tenant, all_of=all_of)
 
     # Asking
@@ -316,6 +318,10 @@ class App:
         return AppRunnable(self, as_)
 
     # Inside
+
+    async def _held_by_embedder(self, tenant: str) -> Grants:
+        receiver = None if self.embeddings is None else receiver_of(self.embeddings)
+        return PUBLIC_ONLY if receiver is None else await self.policy.grants(in_tenant_of(receiver, tenant))
 
     async def _begin(
         self, question: str, principal: Principal, intent: Collection[str] | None, run: str | None

@@ -11,7 +11,7 @@ from ringwall.container import Container, Maker, Wiring
 from ringwall.data.base import DocumentStore, Embeddings
 from ringwall.data.retrieve import Retriever
 from ringwall.deployment.base import Policy
-from ringwall.deployment.gates import GatedMemories, GatedModel, GatedProfiles, GatedStore
+from ringwall.deployment.gates import GatedMemories, GatedModel, GatedProfiles, GatedStore, may_disclose
 from ringwall.deployment.runlog import RunLog
 from ringwall.deployment.toolgate import GatedTools
 from ringwall.interface.base import ToolRunner
@@ -113,7 +113,7 @@ def _gated_model(log: RunLog, model: ModelProvider) -> ModelProvider:
 
 
 def _retriever(store: DocumentStore, log: RunLog, embeddings: Embeddings | None) -> Retriever:
-    return Retriever(store, embeddings, trail=RunTrail(log))
+    return Retriever(store, embeddings, trail=RunTrail(log), may_receive=partial(may_disclose, log))
 
 
 def _outlet(log: RunLog, listener: _Listener) -> Outlet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import runpy
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
@@ -13,11 +14,16 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ringwall import plugins
+from ringwall.data.alike import THRESHOLD
+from ringwall.data.duplicates import Copies, Copy
 from ringwall.deployment.journal import Journal
 from ringwall.errors import RingwallError, UnknownPlugin
-from ringwall.filling import Filling, back_up, check, rules_for, write_out
+from ringwall.filling import Filling, back_up, check, copies_in, reembed, rules_for, write_out
+from ringwall.library import has_index
+from ringwall.schema import JSON, canonical
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 audit = typer.Typer(help="Read and check the journal.", no_args_is_help=True)
@@ -50,6 +56,7 @@ def ingest(
     permissions: Annotated[bool, typer.Option(help="Ask each file's permissions.")] = False,
     tenant: Annotated[str, typer.Option(help="Whose documents these are.")] = "",
     embeddings: Annotated[str, typer.Option(help="Embedder of a new library, or `none`.")] = "",
+    passage_tokens: Annotated[int | None, typer.Option(help="Tokens of a passage at most, cut by structure.")] = None,
     keep_missing: Annotated[bool, typer.Option(help="Keep documents whose files are gone.")] = False,
 ) -> None:
     """Put files into a library, each with its readers; of what is there already only what changed.
@@ -59,7 +66,7 @@ def ingest(
     asked = {"front_matter": front_matter, "beside": beside, "mode": permissions}
     sources = [(path, rules_for(path, readers, rules, **asked)) for path in paths]
     filling = Filling(sources, tenant=tenant, keep_missing=keep_missing, console=Console())
-    raise typer.Exit(asyncio.run(filling.run(library, embeddings)))
+    raise typer.Exit(asyncio.run(filling.run(library, embeddings, passage_tokens)))
 
 
 @data.command("verify")
@@ -77,6 +84,37 @@ def verify_library(library: LibraryPath) -> None:
 def backup(library: LibraryPath, to: Annotated[Path, typer.Argument(help="A folder that is new or empty.")]) -> None:
     """Make another library of all that this one holds, while it is being searched; no ingestion may run."""
     Console().print(f"{asyncio.run(back_up(library, to))} passages")
+
+
+@data.command("reembed")
+def reembed_library(
+    library: LibraryPath, embeddings: Annotated[str, typer.Option(help="The embedder it gets.")]
+) -> None:
+    """Change a library's embedder while it is being searched; no ingestion may run. Called again, it goes on."""
+    console = Console()
+    console.print(f"{asyncio.run(reembed(library, embeddings, console))} passages embedded")
+
+
+@data.command("duplicates")
+def duplicates_in(
+    library: LibraryPath,
+    threshold: Annotated[float, typer.Option(help="The share of word runs that two must have in common.")] = THRESHOLD,
+    documents: Annotated[bool, typer.Option(help="Compare whole documents, not passages.")] = False,
+    other_readers: Annotated[bool, typer.Option(help="Only what has different readers in different copies.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write a line of JSON for each group of copies.")] = False,
+) -> None:
+    """Find what is there more than once, or nearly so; exits with 1 if copies have different readers."""
+    found = asyncio.run(copies_in(library, threshold, "documents" if documents else "passages"))
+    suspicious = [copies for copies in found if copies.have_other_readers]
+    shown = suspicious if other_readers else found
+    if as_json:
+        for copies in shown:
+            sys.stdout.write(canonical(_as_json(copies)) + "\n")
+    else:
+        console = Console()
+        console.print(_as_table(shown))
+        console.print(f"{len(found)} groups of copies, {len(suspicious)} of them with different readers")
+    raise typer.Exit(1 if suspicious else 0)
 
 
 @data.command()
@@ -102,6 +140,7 @@ def doctor() -> None:
     console = Console()
     console.print(f"ringwall {_version()} on Python {sys.version.split()[0]}")
     console.print(table)
+    console.print(f"libraries are searched {_library_search()}", markup=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -123,12 +162,40 @@ def example(name: str) -> Path:
     raise UnknownPlugin(f"the example {name!r} is not installed", hint="pip install 'ringwall[demo]'")
 
 
+def _as_table(found: Sequence[Copies]) -> Table:
+    table = Table("likeness", "copies", "who reads it")
+    for copies in found:
+        share = Text(f"{copies.likeness:.2f}", style="bold red" if copies.have_other_readers else "")
+        for copy in copies.copies:
+            readers = " / ".join(map(" ".join, _readers(copy)))
+            table.add_row(share, Text(copy.id, overflow="fold"), Text(readers, overflow="fold"))
+            share = Text()
+        table.add_section()
+    return table
+
+
+def _as_json(copies: Copies) -> JSON:
+    each = [{"id": copy.id, "readers": _readers(copy)} for copy in copies.copies]
+    return {"likeness": copies.likeness, "other_readers": copies.have_other_readers, "copies": each}
+
+
+def _readers(copy: Copy) -> list[list[str]]:
+    """The lists of readers, each in order: a document may have passages with several."""
+    return sorted(sorted(acl) for acl in copy.readers)
+
+
 async def _with_journal(path: Path) -> int:
     journal: Journal = plugins.find("deployment", "sql")(path)
     try:
         return await journal.verify()
     finally:
         await journal.close()
+
+
+def _library_search() -> str:
+    if has_index():
+        return "through the index in their folders"
+    return "by their store: more slowly among many passages; pip install 'ringwall[index]'"
 
 
 def _state(ring: str, name: str) -> str:

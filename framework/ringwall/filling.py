@@ -14,10 +14,13 @@ from rich.text import Text
 from ringwall import plugins
 from ringwall.data.admit import Pending, Readers
 from ringwall.data.care import Checked, exported, verify
+from ringwall.data.duplicates import Copies, Unit, duplicates
 from ringwall.data.frontmatter import front_matter_readers
 from ringwall.data.ingest import Ingestor
 from ringwall.data.outcome import Ingested, Outcome, Refused
 from ringwall.data.readers import BesideIt, ByPath, ByPermission, first_of
+from ringwall.data.splitting import ByKind, CountsTokens, split
+from ringwall.errors import ConfigurationError
 from ringwall.library import Library
 from ringwall.principal import ACL
 
@@ -44,11 +47,31 @@ def rules_for(
     return asked[0] if len(asked) == 1 else first_of(*asked)
 
 
+def by_tokens(library: Library, size: int) -> ByKind:
+    """A splitter that counts as the library's embedder does.
+
+    Raises `ConfigurationError` if that one does not count, and `UnknownPlugin` if the splitter is not installed.
+    """
+    if not isinstance(library.embeddings, CountsTokens):
+        raise ConfigurationError(
+            "passages of so many tokens in a library whose embedder does not count them",
+            expected="an embedder with a method `tokens`",
+        )
+    splitter: ByKind = plugins.find("data", "splitting")(library.embeddings.tokens, size)
+    return splitter
+
+
 class _Rate(ProgressColumn):
-    """Documents a second."""
+    """How many a second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.finished_speed or task.speed or 0:,.0f}/s")
+
+
+def bar(console: Console) -> Progress:
+    """A bar that moves, on a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 class Filling:
@@ -63,24 +86,25 @@ class Filling:
         self._passages = 0
         self._refused: list[Refused] = []
 
-    async def run(self, folder: Path, embeddings: str) -> int:
+    async def run(self, folder: Path, embeddings: str, passage_tokens: int | None = None) -> int:
         """Fill the library in `folder` and say what became of what; return the exit status."""
         library = Library.fill(folder, embeddings=embeddings)
         try:
-            with self._bar() as bar:
-                ingestor = Ingestor(library.store, library.embeddings, manifest=library.manifest)
+            with bar(self._console) as progress:
+                splitter = split if passage_tokens is None else by_tokens(library, passage_tokens)
+                ingestor = Ingestor(library.store, library.embeddings, splitter, manifest=library.manifest)
                 for path, readers in self._sources:
-                    await self._fill(ingestor, path, readers, bar)
+                    await self._fill(ingestor, path, readers, progress)
         finally:
             await library.close()
         self._tell()
         return 1 if self._refused else 0
 
-    async def _fill(self, ingestor: Ingestor, path: Path, readers: Readers, bar: Progress) -> None:
-        task = bar.add_task(str(path), total=self._total(path) if self._console.is_terminal else None)
+    async def _fill(self, ingestor: Ingestor, path: Path, readers: Readers, progress: Progress) -> None:
+        task = progress.add_task(str(path), total=self._total(path) if self._console.is_terminal else None)
         async for outcome in ingestor.run(self._files(path), readers, tenant=self._tenant, all_of=self._all_of(path)):
             self._count(outcome)
-            bar.advance(task)
+            progress.advance(task)
 
     def _files(self, path: Path) -> Iterator[Pending | Refused]:
         found: Iterator[Pending | Refused] = self._find(path, within=_prefix(path))
@@ -91,16 +115,6 @@ class Filling:
 
     def _total(self, path: Path) -> int:
         return sum(1 for found in path.rglob("*") if found.is_file()) if path.is_dir() else 1
-
-    def _bar(self) -> Progress:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(),
-        )
-        return Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
 
     def _count(self, outcome: Outcome) -> None:
         self._counts[type(outcome).__name__.lower()] += 1
@@ -134,6 +148,26 @@ async def back_up(folder: Path, to: Path) -> int:
     library = Library(folder, exclusively=True)
     try:
         return await library.back_up(to)
+    finally:
+        await library.close()
+
+
+async def reembed(folder: Path, embeddings: str, console: Console) -> int:
+    """Change a library's embedder, with a bar that moves; return the passages that were embedded."""
+    library = Library(folder, exclusively=True)
+    try:
+        with bar(console) as progress:
+            task = progress.add_task(embeddings, total=library.passages)
+            return await library.reembed(embeddings, told=lambda passages: progress.advance(task, passages))
+    finally:
+        await library.close()
+
+
+async def copies_in(folder: Path, threshold: float, of: Unit) -> tuple[Copies, ...]:
+    """What a library holds more than once, or nearly so."""
+    library = Library(folder)
+    try:
+        return await duplicates(library.store, threshold=threshold, of=of)
     finally:
         await library.close()
 

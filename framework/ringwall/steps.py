@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 
 from ringwall.data.base import Condition
 from ringwall.data.retrieve import Retriever, Rewriter
-from ringwall.data.stages import Stage
+from ringwall.data.stages import Fold, Stage, without_repeats
 from ringwall.errors import LimitReached
 from ringwall.interface.base import CallContext, CallStatus, Tool, ToolCall, ToolRunner
 from ringwall.label import Labelled
@@ -24,7 +24,7 @@ from ringwall.personalization.base import Memory, MemoryStore, ProfileStore
 from ringwall.personalization.compose import DEFAULT_PROMPT, PromptTemplate, compose
 from ringwall.pipeline import Checkpoint, Outlet, Pipeline
 from ringwall.schema import JSON, digest
-from ringwall.turn import Turn, TurnStatus, cite, quotations
+from ringwall.turn import Turn, TurnStatus, cite, quotations, shown
 
 
 class Plan:
@@ -81,9 +81,10 @@ class Retrieve:
         where: tuple[Condition, ...] = (),
         stages: Sequence[Stage] = (),
         rewriter: Rewriter | None = None,
+        fold: Fold = without_repeats,
     ) -> None:
         """Everything after `retriever` is as in `Retriever.retrieve`."""
-        self._retriever, self._k, self._fetch = retriever, k, fetch
+        self._retriever, self._k, self._fetch, self._fold = retriever, k, fetch, fold
         self._where, self._stages, self._rewriter = where, stages, rewriter
 
     async def __call__(self, turn: Turn) -> Turn:
@@ -95,6 +96,7 @@ class Retrieve:
             where=self._where,
             stages=self._stages,
             rewriter=self._rewriter,
+            fold=self._fold,
         )
         return turn.evolve(matches=tuple(matches))
 
@@ -109,7 +111,7 @@ class Compose:
         messages = compose(
             self._template,
             turn.question,
-            passages=[Labelled(match.chunk.text, match.chunk.label) for match in turn.matches],
+            passages=[Labelled(shown(match.chunk), match.chunk.label) for match in turn.matches],
             profile=turn.profile,
             memories=turn.memories,
         )

@@ -34,7 +34,7 @@ class Citation(NamedTuple):
     """A passage that the answer rests on: document and character range (end exclusive), and its page if it has one.
 
     `cited` tells whether the answer points at it (`[1]`), or it merely stood in the prompt; `quotes` are the words
-    that the answer puts between quotation marks and that do stand in the passage.
+    that the answer puts between quotation marks and that do stand in the passage, or above it.
     """
 
     document: str
@@ -53,9 +53,15 @@ def quotations(text: str) -> list[str]:
     return _QUOTATION.findall(text)
 
 
+def shown(chunk: Chunk) -> str:
+    """What a model reads of a passage: its text, below what it stands under and the head of its table."""
+    above = [chunk.metadata.get("heading"), chunk.metadata.get("columns")]
+    return "\n".join([*(line for line in above if isinstance(line, str)), chunk.text])
+
+
 def cite(chunk: Chunk, *, cited: bool, quotes: Sequence[str] = ()) -> Citation:
     """The citation of a passage, with those of the quotes that stand in it, white space aside."""
-    text = " ".join(chunk.text.split()) if quotes else ""
+    text = " ".join(shown(chunk).split()) if quotes else ""
     found = tuple([quote for quote in quotes if " ".join(quote.split()) in text])
     page = chunk.metadata.get("page", 0)
     return Citation(chunk.document, chunk.start, chunk.end, cited, found, page if isinstance(page, int) else 0)

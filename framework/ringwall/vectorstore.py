@@ -5,8 +5,10 @@ Each is bound to one reader: what that reader may not read is not there.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
@@ -20,10 +22,12 @@ from ringwall.data.admit import Readers, admit
 from ringwall.data.base import Chunk, Condition, DocumentStore, Query, Scalar
 from ringwall.data.base import Embeddings as EmbeddingsLike
 from ringwall.data.memory import MemoryStore
+from ringwall.data.receiving import PUBLIC_ONLY, check_may_embed, nobody_said, receiver_of
 from ringwall.data.retrieve import Retriever
+from ringwall.deployment.gates import QUESTIONS
 from ringwall.door import Door
 from ringwall.errors import InvalidInput
-from ringwall.principal import PUBLIC, Grants
+from ringwall.principal import PUBLIC, Grants, Principal
 
 
 class RingwallVectorStore(VectorStore):
@@ -33,28 +37,47 @@ class RingwallVectorStore(VectorStore):
     document. Each text is one chunk, stored as it is: split it first. `filter` is a mapping of metadata that must
     be equal. Every search gives the chunk's text, metadata and id.
 
+    Who writes may replace what the reader may read, by its id; what is new gets an id here. An id that is hidden and
+    one that nobody has are refused alike, so that nothing hidden is overwritten, found out or waited for under its
+    name. `chooses_ids` gives that up: ids are taken as they are and replace whatever has them, as the deployer's
+    ingestion does. It is for who may write anything, and for `langchain.indexes.index`, which makes its own ids.
+
     There is no run and no policy here: `readable` is what it was when this was made, so make it anew when a policy
-    changes, and give it to nobody else. Who holds it writes as the deployer does: a known id is replaced.
+    changes, and give it to nobody else.
+
+    An embedder elsewhere is sent what somebody who holds `embedder_holds` may read, and questions if
+    `collection:questions` is among it; anything else is a `FlowDenied`.
     """
 
     def __init__(
-        self, store: DocumentStore, embeddings: Embeddings, *, readable: Grants, readers: Readers = None
+        self,
+        store: DocumentStore,
+        embeddings: EmbeddingsLike,
+        *,
+        readable: Grants,
+        readers: Readers = None,
+        chooses_ids: bool = False,
+        embedder_holds: Grants = PUBLIC_ONLY,
     ) -> None:
         self._store, self._embeddings, self._readable, self._readers = store, embeddings, readable, readers
+        self._chooses_ids, self._embedder_holds = chooses_ids, embedder_holds
         self._door = Door()
 
     @property
-    def embeddings(self) -> Embeddings:
-        return self._embeddings
+    def embeddings(self) -> Embeddings | None:
+        return self._embeddings if isinstance(self._embeddings, Embeddings) else None
 
     async def aadd_documents(self, documents: list[Document], **kwargs: Any) -> list[str]:
         given = kwargs.get("ids") or [document.id for document in documents]
         ids = [id or uuid.uuid4().hex for id in given]
         if len(ids) != len(documents):
             raise InvalidInput(f"{len(ids)} ids for {len(documents)} documents", expected="one id for each")
-        vectors = await self._embeddings.aembed_documents([document.page_content for document in documents])
-        rows = zip(ids, documents, vectors, strict=True)
-        await self._store.upsert([self._chunk(id, document, vector) for id, document, vector in rows])
+        await self._check_chosen([id for id in given if id])
+        chunks = [self._chunk(id, document) for id, document in zip(ids, documents, strict=True)]
+        texts = [chunk.text for chunk in chunks]
+        vectors = map(tuple, await asyncio.to_thread(self._embeddings.embed_documents, texts))
+        rows = zip(chunks, vectors, strict=True)
+        await self._store.upsert([replace(chunk, vector=vector) for chunk, vector in rows])
         return ids
 
     async def aadd_texts(self, texts: Iterable[str], metadatas: list[dict[Any, Any]] | None = None, *,
@@ -65,7 +88,7 @@ class RingwallVectorStore(VectorStore):
         return await self.aadd_documents(documents, ids=ids)
 
     async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
-        """Delete what has these ids and the reader may read; what it may not stays, as if it were not there."""
+        """Delete what has these ids and the reader may read, with the documents it is of; the rest stays untold."""
         if ids is None:
             raise InvalidInput("delete without ids", hint="say which to delete: `delete([...])`")
         found = await self._store.get(ids, self._readable)
@@ -112,42 +135,68 @@ class RingwallVectorStore(VectorStore):
 
     @classmethod
     def from_texts(
-        cls, texts: list[str], embedding: Embeddings, metadatas: list[dict[Any, Any]] | None = None, *,
+        cls, texts: list[str], embedding: EmbeddingsLike, metadatas: list[dict[Any, Any]] | None = None, *,
         ids: list[str] | None = None, store: DocumentStore | None = None,
-        readable: Grants = frozenset((PUBLIC,)), readers: Readers = None, **kwargs: Any,
+        readable: Grants = frozenset((PUBLIC,)), readers: Readers = None, chooses_ids: bool = False,
+        embedder_holds: Grants = PUBLIC_ONLY, **kwargs: Any,
     ) -> Self:  # fmt: skip
         """A store filled with `texts`, in memory unless `store` is given. Raises `DocumentWithoutReaders`."""
-        filled = cls(store or MemoryStore(), embedding, readable=readable, readers=readers)
+        filled = cls(
+            store or MemoryStore(),
+            embedding,
+            readable=readable,
+            readers=readers,
+            chooses_ids=chooses_ids or not store,
+            embedder_holds=embedder_holds,
+        )
         filled.add_texts(texts, metadatas, ids=ids)
         return filled
 
+    async def _check_chosen(self, ids: Sequence[str]) -> None:
+        if self._chooses_ids or not ids:
+            return
+        known = {chunk.id for chunk in await self._store.get(ids, self._readable)}
+        if any(id not in known for id in ids):
+            raise InvalidInput(
+                "an id of which the reader may read nothing",
+                expected="ids of what the reader may read: it is replaced",
+                hint="leave out ids of what is new, or make this with `chooses_ids=True` for who may write anything",
+            )
+
     async def _scored(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
-        vector = tuple(await self._embeddings.aembed_query(query))
+        if (receiver := receiver_of(self._embeddings)) is not None:
+            await _Holding(self._embedder_holds)(receiver, (query,))
+        vector = tuple(await asyncio.to_thread(self._embeddings.embed_query, query))
         asked = Query(query, vector, _conditions(kwargs.get("filter")))
         matches = await self._store.search(asked, self._readable, k)
         return [(_document(match.chunk), match.score) for match in matches]
 
-    def _chunk(self, id: str, document: Document, vector: Sequence[float]) -> Chunk:
+    def _chunk(self, id: str, document: Document) -> Chunk:
+        """A document as it is stored, once it is known that it may be embedded."""
         admitted = admit(document, id, self._readers, "")
+        check_may_embed(self._embeddings, admitted.readers, self._embedder_holds, id)
         return Chunk(
             id,
             admitted.name,
             admitted.text,
             admitted.readers,
             end=len(admitted.text),
-            vector=tuple(vector),
             metadata=admitted.metadata,
         )
 
 
 class RingwallRetriever(BaseRetriever):
-    """What somebody who holds `readable` finds in a store, as a LangChain retriever of at most `k` documents."""
+    """What somebody who holds `readable` finds in a store, as a LangChain retriever of at most `k` documents.
+
+    An embedder elsewhere is sent questions only if `collection:questions` is in `embedder_holds`.
+    """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     store: DocumentStore
     readable: Grants
     embeddings: EmbeddingsLike | None = None
+    embedder_holds: Grants = PUBLIC_ONLY
     k: int = 4
 
     async def _aget_relevant_documents(
@@ -165,8 +214,18 @@ class RingwallRetriever(BaseRetriever):
             door.close()
 
     async def _found(self, query: str, k: int | None) -> list[Document]:
-        retriever = Retriever(self.store, self.embeddings)
+        retriever = Retriever(self.store, self.embeddings, may_receive=_Holding(self.embedder_holds))
         return [_document(m.chunk) for m in await retriever.retrieve(query, self.readable, k or self.k)]
+
+
+class _Holding:
+    """Lets a question out to an embedder that holds this."""
+
+    def __init__(self, grants: Grants) -> None:
+        self._grants = grants
+
+    async def __call__(self, receiver: Principal, texts: Sequence[str]) -> bool:
+        return QUESTIONS in self._grants or await nobody_said(receiver, texts)
 
 
 def _document(chunk: Chunk) -> Document:

@@ -1,4 +1,4 @@
-"""Files as documents: text, Markdown, HTML, PDF, Word, PowerPoint, Excel, CSV, JSON and mail."""
+"""Files as documents: text, Markdown, source code, HTML, PDF, Word, PowerPoint, Excel, CSV, JSON and mail."""
 
 from ringwall_files.faults import ParserDied, TooLarge, Unreadable
 from ringwall_files.formats import parse

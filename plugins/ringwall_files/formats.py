@@ -14,6 +14,10 @@ from ringwall_files.faults import TooLarge, Unreadable
 from ringwall_files.opening import check_beginning, measured, opened
 from ringwall_files.parsed import Limits, Parsed
 
+_CODE: Final = (  # noqa: SIM905
+    ".c .cc .cpp .cs .go .h .hpp .java .js .jsx .kt .lua .php .py .r .rb .rs .scala .sh .sql .swift .ts .tsx"
+).split()
+
 FORMATS: Final[Mapping[str, str]] = {
     ".txt": "plain",
     ".md": "plain",
@@ -28,6 +32,7 @@ FORMATS: Final[Mapping[str, str]] = {
     ".docx": "word",
     ".pptx": "slides",
     ".xlsx": "sheets",
+    **dict.fromkeys(_CODE, "plain"),
 }
 """The suffixes of files that are read, and the module that reads them."""
 

@@ -1,4 +1,4 @@
-"""Plain text and Markdown: the text as it stands."""
+"""Plain text, Markdown and source code: the text as it stands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read(file: BinaryIO, suffix: str, limits: Limits) -> Parsed:
     text = decoded(file)
     if len(text) > limits.characters:
         raise TooLarge("holds too much text", expected=f"at most {limits.characters:,} characters")
-    if suffix == ".txt":
+    if suffix != ".md":
         return parsed(text)
     title = _TITLE.search(text)
     return parsed(text, title=title[1] if title else "", hidden=(found.span() for found in _COMMENT.finditer(text)))

@@ -1,5 +1,7 @@
-"""Models behind any OpenAI-compatible chat-completions server: a hosted API, vLLM, llama.cpp's server."""
+"""Models and embedders behind any OpenAI-compatible server: a hosted API, vLLM, llama.cpp's server, Ollama."""
 
-from ringwall_hosted.model import HostedModel, Retries, Timeouts
+from ringwall_hosted.embeddings import HostedEmbeddings
+from ringwall_hosted.model import HostedModel
+from ringwall_hosted.server import Retries, Timeouts
 
-__all__ = ["HostedModel", "Retries", "Timeouts"]
+__all__ = ["HostedEmbeddings", "HostedModel", "Retries", "Timeouts"]

@@ -12,7 +12,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from ringwall_index.recent import Recent
 from ringwall_index.segment import Band, Clusters, Segment, Shelves, Traits
 
 _MANIFEST: Final = "index.json"
+_BESIDE: Final = "beside_"
 _FORMAT: Final = 1
 _BLOCK: Final = 8192
 """Bytes that are added up as one in a checksum."""
@@ -31,23 +32,41 @@ _BLOCK: Final = 8192
 _PIECE: Final = 2**24
 
 
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Arrays that are kept beside an index: `lasting` ones are written once under their `name`."""
+
+    name: str = ""
+    lasting: Mapping[str, Array] = field(default_factory=dict)
+    passing: Mapping[str, Array] = field(default_factory=dict)
+
+
+NOTHING: Final = Beside()
+
+
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a folder holds."""
+    """What a folder holds. All that was kept beside the index comes back as `passing`."""
 
     dimension: int | None
     stamp: str
     segment: Segment
     recent: Recent
+    beside: Beside = NOTHING
 
 
 def write(folder: Path, saved: Saved) -> None:
     """Make the folder hold this. Raises `StoreError` if it cannot."""
     with _errors(f"save to {str(folder)!r}", "see that the folder can be written and has room"):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds what not everybody may read
         known = _known(folder)
+        beside = saved.beside
         built = _written(folder, _built(saved.segment), saved.segment.name, known)
-        changes = _written(folder, _changes(saved), uuid.uuid4().hex, {})
+        built |= _written(folder, _besides(beside.lasting), beside.name, known)
+        changes = _written(folder, _changes(saved) | _besides(beside.passing), uuid.uuid4().hex, {})
         manifest: dict[str, Any] = {
             "format": _FORMAT,
             "dimension": saved.dimension,
@@ -68,14 +87,27 @@ def load(folder: Path, *, verify: bool) -> Saved:
             _verify(folder / name, expected, whole=verify)
         names = {name.split("-", 1)[1]: folder / name for name in manifest["files"]}
         return Saved(
-            manifest["dimension"], manifest["stamp"], _segment(names, manifest), _recent(names, manifest["dimension"])
+            manifest["dimension"],
+            manifest["stamp"],
+            _segment(names, manifest),
+            _recent(names, manifest["dimension"]),
+            Beside(
+                passing={name[len(_BESIDE) : -4]: _mapped(names[name]) for name in names if name.startswith(_BESIDE)}
+            ),
         )
+
+
+def version(folder: Path) -> str:
+    """What tells one save from another, damaged ones too; empty: there is none."""
+    try:
+        return hashlib.blake2b((folder / _MANIFEST).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 # ---- what is written
 
 Writer = Callable[[Path], None]
-Array = np.ndarray[Any, Any]
 
 
 def _built(segment: Segment) -> dict[str, Writer]:
@@ -100,6 +132,10 @@ def _changes(saved: Saved) -> dict[str, Writer]:
         "recent_vectors.npy": _array(saved.recent.vectors[:rows]),
         "recent_classes.npy": _array(saved.recent.classes[:rows]),
     }
+
+
+def _besides(arrays: Mapping[str, Array]) -> dict[str, Writer]:
+    return {f"{_BESIDE}{name}.npy": _array(values) for name, values in arrays.items()}
 
 
 def _array(values: Array) -> Writer:
@@ -178,7 +214,7 @@ def _segment(names: Mapping[str, Path], manifest: Mapping[str, Any]) -> Segment:
     bands = tuple(Band(**band) for band in traits["bands"])
     return Segment(
         np.load(names["keys.npy"]),
-        np.load(names["vectors.npy"], mmap_mode="r").view(np.ndarray),
+        _mapped(names["vectors.npy"]),
         np.load(names["home.npy"]),
         clusters,
         shelves,
@@ -187,6 +223,11 @@ def _segment(names: Mapping[str, Path], manifest: Mapping[str, Any]) -> Segment:
         np.load(names["order.npy"]),
         manifest["segment"],
     )
+
+
+def _mapped(path: Path) -> Array:
+    values: Array = np.load(path, mmap_mode="r").view(np.ndarray)
+    return values
 
 
 def _clusters(names: Mapping[str, Path]) -> Clusters | None:

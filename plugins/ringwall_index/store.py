@@ -1,66 +1,88 @@
-"""A search index beside a store of record: rebuildable, in memory, with the readers inside."""
+"""A search index beside a store of record: made of it, kept up to date with it, with the readers inside."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
 
-import numpy as np
-
-from ringwall.data.base import Chunk, Match, Query, StoreOfRecord, Vector
+from ringwall.data import lock
+from ringwall.data.base import Chunk, Match, Query, Sections, StoreOfRecord
 from ringwall.data.feedback import PASSAGES, asked, expanded
-from ringwall.data.fuse import DENSE_WEIGHT, fuse
+from ringwall.data.fuse import DENSE_WEIGHT
 from ringwall.data.lexical import words
-from ringwall.data.vectors import check_vector, check_vectors
-from ringwall.principal import ACL, Grant, Grants
-from ringwall_index.kernels import Flags, Floats, Slots, best
-from ringwall_index.vectors import AuthorisedVectors, View
-from ringwall_index.words import Words
+from ringwall.errors import InvalidInput, RingwallError, StoreError
+from ringwall.principal import ACL, Grants
+from ringwall_index import files
+from ringwall_index.index import ChunkIndex
 
-_CANDIDATES: Final = 200
-"""Rows that each half of a search hands on to be ranked together, at least."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
-_VIEWS_KEPT: Final = 256
 _SPARE: Final = 8
 """Matches fetched beyond `k`: some may lose their readers while a search is on its way."""
 
+_LITTLE: Final = 4096
+"""Chunks in changed sections that a search waits for; meanwhile, with more, the store answers."""
+
+_WORTH_KEEPING: Final = 0.001
+"""The share of rows that must have changed for the index to be kept when it is closed: fewer are quickly read again."""
+
+_RESTING: Final = 4
+"""Compacting may take up a fifth of the time: it rests this many times as long as it took."""
+
+_log: Final = logging.getLogger("ringwall.index")
+
 
 class Indexed(StoreOfRecord):
-    """`store`, searched through an index of words and vectors that knows who may read what.
+    """`store`, searched through an index of words, vectors and metadata that knows who may read what.
 
-    Everything is kept by `store`; the index is made of it when the first search comes, again when something else has
-    changed it, and follows what is written through this object. Meanwhile, and for queries with conditions on
-    metadata, `store` searches itself. Every chunk that a search returns was read from `store` as the reader.
+    Everything is kept by `store`; the index is made of it. Before each search it looks whether the store has changed,
+    by whichever process, and takes in what has: of a store that has sections only those, else all of it. While there
+    is much to take in, `store` searches itself. Every chunk that a search returns was read from `store` as the reader.
+
+    With a `folder` the index is kept there, private to its owner, and opened again from there: several processes may
+    share one. What is wrong with it is logged, and it is built anew.
 
     Scores are BM25 and cosine of the readable chunks, fused as in `MemoryStore`; the nearest vectors are found
     approximately once there are some thousands. Work runs in threads.
     """
 
-    def __init__(self, store: StoreOfRecord, *, dense_weight: float = DENSE_WEIGHT) -> None:
+    def __init__(
+        self, store: StoreOfRecord, folder: str | Path | None = None, *, dense_weight: float = DENSE_WEIGHT
+    ) -> None:
         self._store, self._dense_weight = store, dense_weight
+        self._folder = None if folder is None else Path(folder)
         self._writing = asyncio.Lock()
-        self._index: _Index | None = None
-        self._revision = ""
-        self._building: asyncio.Task[None] | None = None
+        self._index: ChunkIndex | None = None
+        self._latest = ""
+        """The version of what was in the folder when we last looked."""
+        self._is_told = False
+        """Whether the index is told what is written through this object: the store has no sections to find it by."""
+        self._catching_up: asyncio.Task[None] | None = None
+        self._compacting: asyncio.Task[None] | None = None
+        self._rested = 0.0
 
     async def search(self, query: Query, readable: Grants, k: int) -> list[Match]:
         """As in `DocumentStore`. Raises `InvalidInput` for a query vector of another dimension."""
-        index = await self._ready()
-        if index is None or query.where or k < 1:
+        index = await self._ready() if k > 0 else None
+        if index is None:
             return await self._store.search(query, readable, k)
-        if query.vector is not None:
-            check_vector(query.vector, index.dimension, of="the query")
-        question = asked(words(query.text))
-        ranked = await asyncio.to_thread(index.ranked, question, query.vector, readable, k, self._dense_weight)
-        if len(ranked) > k and question:
-            expansion = await self._expanded(question, ranked, readable)
-            ranked = await asyncio.to_thread(index.ranked, expansion, query.vector, readable, k, self._dense_weight)
-        scores = dict(ranked[: k + _SPARE])
+        question = await asyncio.to_thread(index.question, query, readable, k)
+        terms = asked(words(query.text))
+        ranked = await asyncio.to_thread(index.ranked, question, terms, k + _SPARE, self._dense_weight)
+        if len(ranked) > k and terms:
+            terms = await self._expanded(terms, ranked, readable)
+            ranked = await asyncio.to_thread(index.ranked, question, terms, k + _SPARE, self._dense_weight)
+        scores = dict(ranked)
         chunks = await self._store.get(list(scores), readable)
-        return [Match(chunk, scores[chunk.id]) for chunk in chunks[:k]]
+        return [Match(chunk, scores[chunk.id]) for chunk in chunks if query.admits(chunk.metadata)][:k]
 
     async def get(self, ids: Sequence[str], readable: Grants) -> list[Chunk]:
         return await self._store.get(ids, readable)
@@ -96,166 +118,236 @@ class Indexed(StoreOfRecord):
     async def revision(self) -> str:
         return await self._store.revision()
 
-    async def close(self) -> None:
-        """Forget the index and close the store."""
-        building = self._building
-        if building is not None and not building.done():
-            loop = building.get_loop()
-            if loop is asyncio.get_running_loop():
-                building.cancel()
-                await asyncio.gather(building, return_exceptions=True)
-            elif not loop.is_closed():
-                loop.call_soon_threadsafe(building.cancel)
-        self._index = None
-        await self._store.close()
+    async def sections(self) -> Sections | None:
+        return await self._store.sections()
 
     async def build(self) -> None:
-        """Make the index now, of all that the store holds."""
+        """Bring the index up to date now, however much there is to do; make it if there is none.
+
+        Does nothing while another process makes the one in the folder.
+        """
         async with self._writing:
-            await self._build()
+            await self._catch_up()
 
-    async def _build(self) -> None:
-        revision, index = await self._store.revision(), _Index()
-        async for batch in self._store.scan():
-            await asyncio.to_thread(index.put, batch)
-        await asyncio.to_thread(index.compact)
-        self._index, self._revision = index, revision
+    async def compact(self) -> None:
+        """Leave nothing of what was deleted in the files of the store, nor in those of the index.
 
-    async def _ready(self) -> _Index | None:
-        """The index if it is up to date; else None, and it is being made."""
-        if self._index is not None and self._revision == await self._store.revision():
-            return self._index
-        async with self._writing:  # perhaps only a write of our own is on its way
-            if self._index is not None and self._revision == await self._store.revision():
-                return self._index
-            self._index = None
-        if self._building is None or self._building.done():
-            self._building = asyncio.create_task(self.build())
+        Raises `StoreError` while another process makes the index in the folder: then it is to be done again.
+        """
+        await self._store.compact()
+        async with self._writing:
+            await self._catch_up()
+            with self._alone() as is_alone:
+                if self._index is None or not is_alone:
+                    raise StoreError("the index is being made by another process", hint="compact it again")
+                self._index = await self._kept(await asyncio.to_thread(self._index.compacted))
+
+    async def close(self) -> None:
+        """Keep the index if enough has changed in it, forget it and close the store."""
+        for task in (self._catching_up, self._compacting):
+            await _stopped(task)
+        index, self._index = self._index, None
+        if index is not None and index.changed > _WORTH_KEEPING * len(index):
+            with self._alone() as is_alone:
+                if is_alone and self._is_latest():  # what somebody compacted meanwhile must not come back
+                    await self._kept(index)
+        await self._store.close()
+
+    # ---- keeping up
+
+    async def _ready(self) -> ChunkIndex | None:
+        """The index, if it can be brought up to date in no time; else None, and it is seen to."""
+        index = self._index
+        if index is not None and index.revision == await self._store.revision():
+            return index
+        if _runs(self._catching_up):
+            return None
+        async with self._writing:
+            index = self._index = self._index or await self._opened()
+            if index is not None and await self._follow(index, at_most=_LITTLE):
+                self._compact_if_due(index)
+                return index
+        if not _runs(self._catching_up):
+            self._catching_up = asyncio.create_task(_logged(self.build()))
         return None
 
+    async def _catch_up(self) -> None:
+        index = self._index or await self._opened()
+        if index is None or not await self._follow(index):
+            self._index = None
+            with self._alone() as is_alone:
+                index = await self._kept(await self._built()) if is_alone else None
+        self._index = index
+        if index is not None:
+            self._compact_if_due(index)
+
+    async def _follow(self, index: ChunkIndex, *, at_most: int | None = None) -> bool:
+        """Take in what has changed in the store; False if that is more than `at_most`, or the index is of no use."""
+        revision = await self._store.revision()
+        if index.revision == revision:
+            return True
+        sections = await self._sections()
+        if sections is None or index.versions is None:
+            return False
+        changed = [name for name, version in sections.versions.items() if index.versions.get(name) != version]
+        if at_most is not None and sum(sections.sizes[name] for name in changed) > at_most:
+            return False
+        try:
+            await _take(index, sections, changed)
+        except InvalidInput:  # whatever was there had vectors of another dimension
+            return False
+        index.revision = revision
+        return len(index) > 0  # when nothing is left, vectors of any dimension may come
+
+    async def _built(self) -> ChunkIndex:
+        index, revision = ChunkIndex(), await self._store.revision()
+        sections = await self._sections()
+        if sections is not None:
+            await _take(index, sections, list(sections.versions))
+        else:
+            async for batch in self._store.scan():
+                await asyncio.to_thread(index.put, batch)
+        index.revision = revision
+        return await asyncio.to_thread(index.compacted)
+
+    async def _sections(self) -> Sections | None:
+        sections = await self._store.sections()
+        self._is_told = sections is None
+        return sections
+
     @contextlib.asynccontextmanager
-    async def _changing(self) -> AsyncIterator[_Index | None]:
-        """Change store and index together; if either fails, or something else changed the store, the index goes."""
+    async def _changing(self) -> AsyncIterator[ChunkIndex | None]:
+        """Change the store; and the index with it, unless the store's sections will tell what has changed.
+
+        If either fails, or something else changed the store, the index goes.
+        """
+        if not self._is_told:
+            yield None
+            return
         async with self._writing:
-            index = self._index if self._revision == await self._store.revision() else None
+            index, revision = self._index, await self._store.revision()
+            index = index if index is not None and index.revision == revision else None
             self._index = None
             yield index
-            self._revision = await self._store.revision()
+            if index is not None:
+                index.revision = await self._store.revision()
             self._index = index
 
+    # ---- compacting
+
+    def _compact_if_due(self, index: ChunkIndex) -> None:
+        if index.wants_compacting and not _runs(self._compacting) and time.monotonic() >= self._rested:
+            self._compacting = asyncio.create_task(_logged(self._compact(index)))
+
+    async def _compact(self, index: ChunkIndex) -> None:
+        """Put a compacted index in the place of `index`, or one that another process has kept meanwhile."""
+        started = time.monotonic()
+        with self._alone() as is_alone:
+            if is_alone:
+                better = await self._opened()
+                if better is None:
+                    async with self._writing:
+                        as_it_is = await asyncio.to_thread(index.frozen)
+                    better = await self._kept(await asyncio.to_thread(as_it_is.compacted))
+                await self._follow(better)  # most of what changed meanwhile: while this is read, searches go on
+                async with self._writing:
+                    if self._index is index and await self._follow(better):
+                        self._index = better
+        self._rested = time.monotonic() + _RESTING * (time.monotonic() - started)
+
+    # ---- the folder
+
+    async def _opened(self) -> ChunkIndex | None:
+        """What was kept in the folder since we last looked, if anything."""
+        while self._folder is not None and not self._is_latest():
+            self._latest = files.version(self._folder)
+            try:
+                index = await asyncio.to_thread(ChunkIndex.open, self._folder)
+            except StoreError as error:
+                if self._is_latest():  # else it was replaced while we read
+                    _log.warning("the index is built anew: %s", error)
+            else:
+                self._is_told = index.versions is None
+                return index
+        return None
+
+    async def _kept(self, index: ChunkIndex) -> ChunkIndex:
+        """The same index, kept in the folder and read from there: others who do so share the memory with us."""
+        if self._folder is None:
+            return index
+        try:
+            await _whole(index.save, self._folder)
+            self._latest = files.version(self._folder)
+            return await asyncio.to_thread(ChunkIndex.open, self._folder, verify=False)
+        except StoreError as error:
+            _log.warning("the index was not kept: %s", error)
+            return index
+
+    def _is_latest(self) -> bool:
+        """Whether nobody has kept an index in the folder since we last looked."""
+        return self._folder is not None and self._latest == files.version(self._folder)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Whether we, of all that use the folder, may make the index."""
+        if self._folder is None:
+            yield True
+            return
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds what not everybody may read
+            held = lock.take(self._folder / "lock", what="the index", hint="another process makes it")
+        except (OSError, StoreError):
+            yield not os.access(self._folder, os.W_OK)  # where nobody can write, each has its own
+            return
+        with held:
+            yield True
+
     async def _expanded(
-        self, question: dict[str, float], ranked: Sequence[tuple[str, float]], readable: Grants
+        self, terms: dict[str, float], ranked: Sequence[tuple[str, float]], readable: Grants
     ) -> dict[str, float]:
         """The question with what the best passages say; see `ringwall.data.feedback`."""
         scores = dict(ranked[:PASSAGES])
         best = await self._store.get(list(scores), readable)
-        return expanded(question, [(Counter(words(chunk.text)), scores[chunk.id]) for chunk in best])
+        return expanded(terms, [(Counter(words(chunk.text)), scores[chunk.id]) for chunk in best])
 
 
-class _Index:
-    """Rows for chunks: their words, their vectors, their classes. A class is an ACL; a row belongs to one."""
-
-    def __init__(self) -> None:
-        self.dimension: int | None = None
-        self._words, self._vectors = Words(), AuthorisedVectors()
-        self._ids: list[str] = []
-        self._rows: dict[str, int] = {}
-        self._documents: dict[str, dict[str, int]] = {}
-        self._document_of: dict[str, str] = {}
-        self._class_of: dict[ACL, int] = {}
-        self._opens: dict[Grant, set[int]] = {}
-        self._views: dict[Grants, tuple[Flags, View]] = {}
-
-    def put(self, chunks: Sequence[Chunk]) -> None:
-        """Take in chunks; of several with one id the last counts."""
-        last = list({chunk.id: chunk for chunk in chunks}.values())
-        self.dimension = check_vectors(last, self.dimension)
-        self._forget([self._rows[chunk.id] for chunk in last if chunk.id in self._rows])
-        classes = [self._class(chunk.readers) for chunk in last]
-        rows = self._words.add([(Counter(words(c.text)), of) for c, of in zip(last, classes, strict=True)])
-        for row, chunk in zip(rows, last, strict=True):
-            self._ids.append(chunk.id)
-            self._rows[chunk.id] = row
-            self._documents.setdefault(chunk.document, {})[chunk.id] = row
-            self._document_of[chunk.id] = chunk.document
-        vectors = [(row, c.vector, of) for row, c, of in zip(rows, last, classes, strict=True) if c.vector is not None]
-        if vectors:
-            numbers, arrays, of_class = zip(*vectors, strict=True)
-            self._vectors.upsert(numbers, np.array(arrays, np.float32), of_class)
-
-    def remove(self, documents: Sequence[str]) -> None:
-        """Take out all chunks of these documents."""
-        self._forget([row for name in set(documents) for row in self._documents.get(name, {}).values()])
-
-    def relabel(self, documents: Sequence[str], readers: ACL) -> None:
-        """Give the chunks of these documents other readers."""
-        rows = [row for name in set(documents) for row in self._documents.get(name, {}).values()]
-        if rows:
-            to = self._class(readers)
-            self._words.reclass(rows, to)
-            self._vectors.relabel(rows, to)
-
-    def compact(self) -> None:
-        """Make searches fast again after many changes."""
-        if self._vectors.wants_compacting:
-            self._vectors.compact()
-
-    def ranked(
-        self, question: Mapping[str, float], vector: Vector | None, readable: Grants, k: int, dense_weight: float
-    ) -> list[tuple[str, float]]:
-        """The best chunks by id with their scores, at least `k + 1` if there are so many."""
-        permitted, view = self._view(readable)
-        wanted = max(_CANDIDATES, 4 * k)
-        rows, weights = self._words.scores(question, permitted)
-        candidates = rows[best(weights, wanted)]
-        dense: dict[int, float] = {}
-        if vector is not None:
-            near = self._vectors.search(vector, view, wanted)
-            both = self._vectors.scores(vector, candidates)
-            candidates = np.union1d(candidates, near.rows)
-            for found in both, near:
-                dense.update(zip(found.rows.tolist(), found.scores.tolist(), strict=True))
-        scores = fuse(_at(candidates, rows, weights), dense, dense_weight=dense_weight)
-        ranking = sorted((-score, self._ids[row]) for row, score in scores.items())
-        return [(id, -score) for score, id in ranking]
-
-    def _class(self, readers: ACL) -> int:
-        """The number of an ACL, from 1: 0 is nobody's."""
-        if readers not in self._class_of:
-            number = self._class_of[readers] = len(self._class_of) + 1
-            for grant in readers:
-                self._opens.setdefault(grant, set()).add(number)
-            self._views = {}
-        return self._class_of[readers]
-
-    def _view(self, readable: Grants) -> tuple[Flags, View]:
-        views = self._views
-        if readable not in views:
-            if len(views) >= _VIEWS_KEPT:
-                views.clear()
-            classes = {number for grant in readable for number in tuple(self._opens.get(grant, ()))}
-            flags = np.zeros(len(self._class_of) + 2, bool)
-            flags[list(classes)] = True
-            views[readable] = flags, self._vectors.view(classes)
-        return views[readable]
-
-    def _forget(self, rows: Iterable[int]) -> None:
-        gone = list(rows)
-        self._words.reclass(gone)
-        self._vectors.remove(gone)
-        for row in gone:
-            id = self._ids[row]
-            del self._rows[id]
-            document = self._document_of.pop(id)
-            del self._documents[document][id]
-            if not self._documents[document]:
-                del self._documents[document]
+async def _take(index: ChunkIndex, sections: Sections, changed: Sequence[int]) -> None:
+    """Read the changed sections, and drop what is in none any longer."""
+    read = sections.read(changed, index.known)
+    standing = [await _whole(index.take, section) async for section in read]
+    gone = (index.versions or {}).keys() - sections.versions.keys()
+    await _whole(index.leave, {*changed, *gone}, standing)
+    index.versions = dict(sections.versions)
 
 
-def _at(wanted: Slots, rows: Slots, values: Floats) -> dict[int, float]:
-    """The values of the wanted rows, of those that have one; `rows` ascend."""
-    if not len(rows):
-        return {}
-    at = np.minimum(np.searchsorted(rows, wanted), len(rows) - 1)
-    known = rows[at] == wanted
-    return dict(zip(wanted[known].tolist(), values[at[known]].tolist(), strict=True))
+async def _whole(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do `work` in a thread, and be cancelled only when it is done: nobody else is to write at the same time."""
+    done = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        await asyncio.wait([done])
+        raise
+
+
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
+    """What fails in the background is tried again at the next search."""
+    try:
+        await work
+    except RingwallError as error:
+        _log.warning("the index could not be brought up to date: %s", error)
+
+
+def _runs(task: asyncio.Task[None] | None) -> bool:
+    return task is not None and not task.done()
+
+
+async def _stopped(task: asyncio.Task[None] | None) -> None:
+    if task is None or task.done():
+        return
+    loop = task.get_loop()
+    if loop is asyncio.get_running_loop():
+        task.cancel()
+        await asyncio.wait([task])
+    elif not loop.is_closed():
+        loop.call_soon_threadsafe(task.cancel)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -74,20 +74,30 @@ class AuthorisedVectors:
         With `verify`, every byte is held against its checksum. Raises `StoreError` if there is no index, or it was
         damaged.
         """
+        return cls.open_with(folder, verify=verify)[0]
+
+    @classmethod
+    def open_with(cls, folder: str | Path, *, verify: bool = True) -> tuple[Self, Mapping[str, files.Array]]:
+        """As `open`; and what was saved beside it, mapped into memory."""
         saved = files.load(Path(folder), verify=verify)
-        index = cls(saved.dimension)
-        index._stamp = saved.stamp
-        index._take(saved.segment, saved.recent)
+        return cls._of(saved.dimension, saved.segment, saved.recent, saved.stamp), saved.beside.passing
+
+    @classmethod
+    def _of(cls, dimension: int | None, segment: Segment, recent: Recent, stamp: str = "") -> Self:
+        index = cls(dimension)
+        index._stamp = stamp
+        index._take(segment, recent)
         return index
 
-    def save(self, folder: str | Path, *, stamp: str = "") -> None:
+    def save(self, folder: str | Path, *, stamp: str = "", beside: files.Beside = files.NOTHING) -> None:
         """Write the index to the folder. Until that is done, the folder holds what was saved before.
 
-        `stamp` comes back with `open`: say there which state of the store of record this index has.
+        `stamp` comes back with `open`: say there which state of the store of record this index has. What lies
+        `beside` it is saved in the same moment.
         """
         with self._compacting:
             with self._state:
-                saved = files.Saved(self._dimension, stamp, self._segment.frozen(), self._recent.frozen())
+                saved = files.Saved(self._dimension, stamp, self._segment.frozen(), self._recent.frozen(), beside)
             files.write(Path(folder), saved)
         self._stamp = stamp
 
@@ -199,6 +209,27 @@ class AuthorisedVectors:
                     self._take(segment, self._caught_up(segment))
             finally:
                 self._written = None
+
+    def frozen(self) -> Self:
+        """The same rows as they are now, whatever becomes of this index."""
+        with self._state:
+            return self._of(self._dimension, self._segment.frozen(), self._recent.frozen())
+
+    def compacted(self, places: Slots, class_of: Classes) -> Self:
+        """An index of its own of the rows that have a place from 0 on: each is called so there.
+
+        `class_of` says, class by class, how theirs are called there.
+        """
+        with self._state:
+            segment, recent = self._segment, self._recent.frozen()
+        slots, rows = segment.alive(), recent.count
+        keys = places[np.concatenate([segment.keys[slots], recent.keys[:rows]])]
+        vectors = np.concatenate([segment.vectors[slots], recent.vectors[:rows]])
+        classes = class_of[np.concatenate([segment.classes[slots], recent.classes[:rows]])]
+        here = keys >= 0
+        if here.all():
+            return type(self).build(keys, vectors, classes)
+        return type(self).build(keys[here], vectors[here], classes[here])
 
     def _search(self, query: Floats, view: View, k: int, candidates: int) -> tuple[Found, bool]:
         """What is found; and whether nothing was left out because its class changed meanwhile."""

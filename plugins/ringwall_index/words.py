@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from array import array
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -11,11 +10,14 @@ import numpy as np
 
 from ringwall.data.lexical import K1, B, rarity
 from ringwall_index.kernels import Classes, Flags, Floats, Slots
+from ringwall_index.postings import Array, Column, Hashes, Packed, Postings
 
-_GONE: Final = 0
+GONE: Final = 0
 """The class of a row that is no longer here: nobody's."""
 
 _MOST: Final = 65_535
+_SORTED: Final = 32
+"""Sorting a row takes as long as looking at so many."""
 
 
 class Words:
@@ -25,66 +27,93 @@ class Words:
     the flag of class 0 is never set.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        hashes: Hashes,
+        built: Packed | None = None,
+        later: Packed | None = None,
+        lengths: Array | None = None,
+        classes: Array | None = None,
+    ) -> None:
         self._lock = threading.Lock()
-        self._postings: dict[str, tuple[array[int], array[int]]] = {}
-        self._lengths: array[int] = array("I")
-        self._classes: Classes = np.zeros(1024, np.int32)
-        self._count = np.zeros(16, np.int64)
-        self._length = np.zeros(16, np.int64)
+        self._hashes = hashes
+        self._postings = Postings(np.uint16, built, later)
+        self._lengths = Column(np.zeros(0, np.uint32) if lengths is None else np.array(lengths))
+        self._classes = Column(np.zeros(0, np.int32) if classes is None else np.array(classes))
+        many = max(16, int(self.classes.max(initial=0)) + 1)
+        self._count = np.bincount(self.classes, minlength=many)
+        self._length = np.bincount(self.classes, self._lengths.values, many).astype(np.int64)
 
     def __len__(self) -> int:
         return len(self._lengths)
 
-    def add(self, rows: Sequence[tuple[Mapping[str, int], int]]) -> range:
-        """Take in rows, each with the counts of its words and its class; return their numbers."""
-        with self._lock:
-            first = len(self._lengths)
-            self._make_room(first + len(rows), max((of_class for _, of_class in rows), default=0))
-            for row, (counts, of_class) in enumerate(rows, first):
-                length = sum(counts.values())
-                self._lengths.append(length)
-                self._classes[row] = of_class
-                self._count[of_class] += 1
-                self._length[of_class] += length
-                for word, count in counts.items():
-                    places, times = self._postings.setdefault(word, (array("I"), array("H")))
-                    places.append(row)
-                    times.append(min(count, _MOST))
-            return range(first, len(self._lengths))
+    @property
+    def classes(self) -> Classes:
+        """The class of each row."""
+        return self._classes.values
 
-    def reclass(self, rows: Sequence[int], to: int = _GONE) -> None:
+    def add(self, rows: Sequence[tuple[Mapping[str, int], int]]) -> None:
+        """Take in rows, each with the counts of its words and its class."""
+        with self._lock:
+            lengths = [sum(counts.values()) for counts, _ in rows]
+            for row, (counts, _) in enumerate(rows, len(self)):
+                self._postings.add(row, {self._hashes(word): min(count, _MOST) for word, count in counts.items()})
+            classes = np.array([of_class for _, of_class in rows], np.int32)
+            self._lengths.extend(lengths)
+            self._classes.extend(classes)
+            self._counted(classes, np.array(lengths, np.int64), 1)
+
+    def reclass(self, rows: Slots, to: int = GONE) -> None:
         """Let rows count for another class from now on, or for none."""
         with self._lock:
-            self._make_room(0, to)
-            for row in rows:
-                was, length = self._classes[row], self._lengths[row]
-                self._count[was] -= 1
-                self._length[was] -= length
-                self._classes[row] = to
-                if to != _GONE:
-                    self._count[to] += 1
-                    self._length[to] += length
+            lengths = self._lengths.values[rows].astype(np.int64)
+            self._counted(self.classes[rows], lengths, -1)
+            self.classes[rows] = to
+            self._counted(self.classes[rows], lengths, 1)
 
     def scores(self, question: Mapping[str, float], permitted: Flags) -> tuple[Slots, Floats]:
-        """The rows that hold a word of the question and are permitted, and their scores, in no order."""
+        """The rows that hold a word of the question and are permitted, and their scores; rows ascend."""
         every: list[Slots] = []
         weights: list[Floats] = []
         for word, counts in question.items():
-            rows, scores = self._weighed(word, permitted)
+            rows, scores = self._weighed(self._hashes(word), permitted)
             every.append(rows)
             weights.append(scores * np.float32(counts))
-        return _summed(every, weights)
+        return _summed(every, weights, len(self))
 
-    def _weighed(self, word: str, permitted: Flags) -> tuple[Slots, Floats]:
+    def permitted(self, permitted: Flags) -> Flags:
+        """Which rows are permitted."""
+        return permitted.take(self.classes, mode="clip")
+
+    def lasting(self) -> dict[str, Array]:
+        """What never changes, to be kept by name."""
+        return self._postings.built.arrays()
+
+    def passing(self) -> dict[str, Array]:
+        """What may have changed."""
+        with self._lock:
+            later = self._postings.later().arrays()
+            return {**later, "lengths": self._lengths.values.copy(), "classes": self.classes.copy()}
+
+    @classmethod
+    def kept(cls, hashes: Hashes, lasting: Mapping[str, Array], passing: Mapping[str, Array]) -> Words:
+        """What was kept."""
+        return cls(hashes, Packed.kept(lasting), Packed.kept(passing), passing["lengths"], passing["classes"])
+
+    def compacted(self, places: Slots, class_of: Classes) -> Words:
+        """The rows alone that have a place from 0 on, there; `class_of` says, by class, what theirs is called there."""
+        with self._lock:
+            both, later, here = self._postings.built, self._postings.later(), places >= 0
+            lengths, classes = self._lengths.values[here], class_of[self.classes[here]]
+        return Words(self._hashes, both.moved(places) + later.moved(places), None, lengths, classes)
+
+    def _weighed(self, term: int, permitted: Flags) -> tuple[Slots, Floats]:
         """The permitted rows that hold a word, and what it adds to the score of each."""
         with self._lock:
-            places, times = self._postings.get(word, (array("I"), array("H")))
-            rows, counts = np.array(places, np.int64), np.array(times, np.float32)
-            classes = self._classes[rows]
-            here = permitted.take(classes, mode="clip")
-            rows, counts = rows[here], counts[here]
-            lengths = np.frombuffer(self._lengths, np.uint32)[rows].astype(np.float32) if len(rows) else counts
+            rows, times = self._postings.of(term)
+            here = permitted.take(self.classes[rows], mode="clip")
+            rows, counts = rows[here], times[here].astype(np.float32)
+            lengths = self._lengths.values[rows].astype(np.float32)
             known = permitted[: len(self._count)]
             count = int(self._count[: len(known)][known].sum())
             length = int(self._length[: len(known)][known].sum())
@@ -94,16 +123,23 @@ class Words:
         weight = rarity(len(rows), count) * counts * (K1 + 1.0) / (counts + K1 * (1.0 - B + B * lengths / mean))
         return rows, weight.astype(np.float32)
 
-    def _make_room(self, rows: int, classes: int) -> None:
-        if rows > len(self._classes):
-            self._classes = np.concatenate([self._classes, np.zeros(max(rows, len(self._classes)), np.int32)])
-        if classes >= len(self._count):
-            more = np.zeros(max(classes + 1, len(self._count)), np.int64)
+    def _counted(self, classes: Classes, lengths: Slots, sign: int) -> None:
+        largest = int(classes.max(initial=0))
+        if largest >= len(self._count):
+            more = np.zeros(max(largest + 1, len(self._count)), np.int64)
             self._count, self._length = np.concatenate([self._count, more]), np.concatenate([self._length, more])
+        np.add.at(self._count, classes, sign)
+        np.add.at(self._length, classes, sign * lengths)
 
 
-def _summed(every: Sequence[Slots], weights: Sequence[Floats]) -> tuple[Slots, Floats]:
+def _summed(every: Sequence[Slots], weights: Sequence[Floats], rows: int) -> tuple[Slots, Floats]:
+    """Each row that is there with the sum of its weights. Sorting what is there, or counting all, by what is faster."""
     if not every:
         return np.empty(0, np.int64), np.empty(0, np.float32)
-    rows, at = np.unique(np.concatenate(every), return_inverse=True)
-    return rows, np.bincount(at, np.concatenate(weights), len(rows)).astype(np.float32)
+    places, values = np.concatenate(every), np.concatenate(weights)
+    if _SORTED * len(places) < rows:
+        found, at = np.unique(places, return_inverse=True)
+        return found, np.bincount(at, values, len(found)).astype(np.float32)
+    sums = np.bincount(places, values)
+    found = np.flatnonzero(sums)
+    return found, sums[found].astype(np.float32)

@@ -1,8 +1,10 @@
-"""Local models: any GGUF file through llama.cpp, in this process."""
+"""Local models: any GGUF file through llama.cpp, in this process, to chat, to embed, and to rerank."""
 
 from __future__ import annotations
 
+from ringwall_llama.embeddings import GgufEmbeddings
 from ringwall_llama.engine import Load, Overloaded, Spent
 from ringwall_llama.provider import LlamaCpp
+from ringwall_llama.reranker import GgufReranker
 
-__all__ = ["LlamaCpp", "Load", "Overloaded", "Spent"]
+__all__ = ["GgufEmbeddings", "GgufReranker", "LlamaCpp", "Load", "Overloaded", "Spent"]

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
-import os
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -25,6 +23,7 @@ from ringwall_llama.batch import Batch
 from ringwall_llama.cells import Cells, Domain, Held, Keys, common, keyed
 from ringwall_llama.job import GUESSABLE, Job
 from ringwall_llama.loaded import Loaded
+from ringwall_llama.loading import cpus
 from ringwall_llama.lookup import Lookup, Step
 from ringwall_llama.sampling import logits_of
 from ringwall_llama.shapes import Shapes
@@ -505,19 +504,12 @@ def new_context(model: Loaded, room: Room, abort: Any = None) -> Any:
     params.swa_full = True
     # Without it a batch of many sequences is computed a fifth faster on a CPU.
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    params.n_threads = params.n_threads_batch = room.threads or _cpus()
+    params.n_threads = params.n_threads_batch = room.threads or cpus()
     params.no_perf = True
     if abort is not None:
         params.abort_callback = _is_set()
         params.abort_callback_data = ctypes.addressof(abort)
     return llama_cpp.llama_init_from_model(model.handle, params)
-
-
-def _cpus() -> int:
-    """The processors this process may use; not every system can tell them from all there are."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _is_set() -> Any:

@@ -21,7 +21,6 @@ from ringwall.errors import BadModelFile
 T = TypeVar("T")
 
 _MAGIC: Final = b"GGUF"
-_F32: Final = 0
 _VERSIONS: Final = (2, 3)
 _MAX_COUNT: Final = 1_000_000
 """More tensors, keys or array elements than any model has: a broken count must not keep us busy."""
@@ -64,6 +63,10 @@ _TYPES: Final = {
 }
 """The tensor types that weights may have, by the elements in a block and the bytes it takes."""
 
+_FLOAT: Final = 0
+_ADDED: Final = ("token_types.weight",)
+"""Besides norms and biases, which have one dimension, what is added to floats as it is: so it must be floats."""
+
 _BLOCKS: Final = {kind: block for block, kinds in _TYPES.items() for kind in kinds}
 
 
@@ -88,12 +91,12 @@ class Gguf(NamedTuple):
     tensors: Sequence[Tensor]
 
 
-def check_gguf(path: Path) -> None:
-    """Check that the file is a GGUF, whole, and of tensor types that can be computed with.
+def check_gguf(path: Path) -> frozenset[str]:
+    """Check that the file is a GGUF, whole, and of tensor types that can be computed with; return its tensors' names.
 
     Reads the header only, not the weights. Raises `BadModelFile`.
     """
-    _open(path, lambda header: header.check())
+    return frozenset(tensor.name for tensor in read_gguf(path).tensors)
 
 
 def read_gguf(path: Path) -> Gguf:
@@ -130,7 +133,7 @@ class _Header:
 
     def vectors(self) -> dict[str, npt.NDArray[np.float32]]:
         start, tensors = self.check()
-        if any(tensor.kind != _F32 for tensor in tensors):
+        if any(tensor.kind != _FLOAT for tensor in tensors):
             self._fail("holds something else than 32-bit floats")
         places = ((t.name, start + t.offset, t.length) for t in tensors)
         return {name: np.frombuffer(self._data[at : at + size], "<f4") for name, at, size in places}
@@ -203,6 +206,8 @@ class _Header:
         kind, offset = self._number("<I"), self._number("<Q")
         if kind not in _BLOCKS:
             self._fail(f"has a tensor {name!r} of the type {kind}, which cannot be computed with")
+        if kind != _FLOAT and (rank == 1 or name in _ADDED):
+            self._fail(f"has a tensor {name!r} of the type {kind}, which cannot be added to floats of 32 bits")
         elements, length = _BLOCKS[kind]
         if not all(shape) or shape[0] % elements:
             self._fail(f"has a tensor {name!r} of the shape {shape}, which its type cannot have")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import logging
-import os
 import weakref
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -17,18 +15,14 @@ import numpy.typing as npt
 
 from ringwall.errors import BadModelFile
 from ringwall_llama.gguf import check_gguf
+from ringwall_llama.loading import load, tokenized
 from ringwall_llama.prompt import Piece
 
-_log: Final = logging.getLogger("ringwall.llama")
+_SILENT: Final = (llama_cpp.LLAMA_VOCAB_TYPE_NONE, llama_cpp.LLAMA_VOCAB_TYPE_WPM)
+"""Vocabularies of models that read only, or not even that."""
 
 Logits = npt.NDArray[np.float32]
 """A number for each token of the vocabulary; llama.cpp's own memory, until the next batch is computed."""
-
-
-@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-def _to_log(level: int, text: bytes, _: object) -> None:
-    """llama.cpp tells a lot, and calls half of it an error: it is there for whoever looks for it."""
-    _log.debug(text.decode("utf-8", "replace").rstrip())
 
 
 class Loaded:
@@ -39,12 +33,8 @@ class Loaded:
 
     def __init__(self, path: Path, *, gpu_layers: int = 0) -> None:
         check_gguf(path)
-        llama_cpp.llama_log_set(_to_log, None)
-        llama_cpp.llama_backend_init()
         self.path = path
-        self.handle: Any = llama_cpp.llama_model_load_from_file(os.fsencode(path), _model_params(gpu_layers))
-        if not self.handle:
-            raise BadModelFile(f"llama.cpp cannot load {path}", hint="the log `ringwall.llama` says why")
+        self.handle: Any = load(path, gpu_layers=gpu_layers)
         self.close = weakref.finalize(self, llama_cpp.llama_model_free, self.handle)
         self.vocab: Any = llama_cpp.llama_model_get_vocab(self.handle)
         self.size = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
@@ -53,7 +43,7 @@ class Loaded:
         is_decoder = llama_cpp.llama_model_has_decoder(self.handle) and not llama_cpp.llama_model_has_encoder(
             self.handle
         )
-        if not is_decoder or llama_cpp.llama_vocab_type(self.vocab) == llama_cpp.LLAMA_VOCAB_TYPE_WPM:
+        if not is_decoder or llama_cpp.llama_vocab_type(self.vocab) in _SILENT:
             self.close()
             raise BadModelFile(f"{path} is not a model that generates text", expected="a chat model")
 
@@ -86,11 +76,7 @@ class Loaded:
 
     def tokens(self, text: str, *, control: bool = False) -> list[int]:
         """The tokens of `text`; what looks like a control token is one only if `control` says so."""
-        data = text.encode("utf-8", "replace")
-        room = len(data) + 8
-        array = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self.vocab, data, len(data), array, room, False, control)
-        return list(array[:count])
+        return tokenized(self.vocab, text, control=control)
 
     def ends(self, token: int) -> bool:
         """Whether a token ends the reply."""
@@ -114,15 +100,3 @@ def probability(logits: Logits, tokens: npt.NDArray[np.int64]) -> float:
     """How likely the next token is one of these."""
     weights = np.exp(logits.astype(np.float64) - float(logits.max()))
     return float(weights[tokens].sum() / weights.sum())
-
-
-def _model_params(gpu_layers: int) -> Any:
-    """llama.cpp's own, without its kernels for AMX: they end the process.
-
-    Compilers drop the tile configuration they set up, and the processor faults on what is left
-    (llama.cpp issue 20824). A build without them (`scripts/setup` makes one) keeps its other repacked kernels.
-    """
-    params = llama_cpp.llama_model_default_params()
-    params.use_extra_bufts = b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info()
-    params.n_gpu_layers = gpu_layers
-    return params

@@ -35,9 +35,12 @@ class MiniLmEmbeddings(Embeddings):
     as `?`; of a text longer than 8,000 characters only the first 8,000 count. May be used from several threads.
     """
 
+    principal: Final = None
+
     def __init__(self, folder: str | Path | None = None, *, precision: Precision = "int8", threads: int = 1) -> None:
         home = Path(folder) if folder else bundled_folder()
-        self._tokenizer = read_tokenizer(home)
+        self._tokenizer, self._counter = read_tokenizer(home), read_tokenizer(home)
+        self._counter.no_truncation()
         # What int8 stands for is chosen anew for each input, so texts computed together would shape each other.
         self._batch = _BATCH if precision == "float32" else 1
         model = build(read_weights(home), precision).SerializeToString()
@@ -56,6 +59,10 @@ class MiniLmEmbeddings(Embeddings):
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of one text."""
         return self.embed_documents([text])[0]
+
+    def tokens(self, text: str) -> int:
+        """Return how many tokens there are in a text, however long it is, the two around it included."""
+        return len(self._counter.encode_batch_fast([text.encode(errors="replace").decode()])[0])
 
     def _tokens(self, text: str) -> list[int]:
         return self._tokenizer.encode(text[:_LONGEST].encode(errors="replace").decode()).ids

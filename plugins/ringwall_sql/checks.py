@@ -12,11 +12,11 @@ import sqlalchemy as sa
 
 from ringwall_sql import postings
 from ringwall_sql.database import Database, restored
+from ringwall_sql.packing import dimension_of
 from ringwall_sql.tables import (
     ACLS,
     CHUNKS,
     DOCUMENTS,
-    FLOAT32,
     OPENS,
     SHELF,
     SHELVES,
@@ -81,12 +81,11 @@ def _wrong_vectors(connection: sa.Connection) -> Iterator[str]:
     rows = rows.outerjoin(CHUNKS, CHUNKS.c.number == VECTORS.c.number)
     rows = rows.outerjoin(SHELVES, SHELVES.c.number == shelf_of(VECTORS.c.number))
     for number, vector, acl, id, of in connection.execution_options(yield_per=1000).execute(rows):
-        size, left = divmod(len(vector), FLOAT32.itemsize)
         if id is None:
             yield f"the vector with number {number} belongs to no chunk"
         elif acl != of:
             yield f"the vector of chunk {restored(id)!r} has other readers than the chunk"
-        elif left or size != dimension:
+        elif (size := dimension_of(vector)) != dimension:
             yield f"the vector of chunk {restored(id)!r} has {size} dimensions, and not {dimension}"
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from itertools import groupby
 from typing import Any, Final, Self
 
 import sqlalchemy as sa
 
-from ringwall.data.base import Chunk
+from ringwall.data.base import Chunk, Section
 from ringwall.data.lexical import words
 from ringwall.errors import InvalidInput
 from ringwall.principal import ACL
 from ringwall_sql import postings, vectors
 from ringwall_sql.database import restored, stored
+from ringwall_sql.packing import Precision, packed, unpacked
 from ringwall_sql.shelves import Room, acl_numbers, acl_of, acl_text, clear_away, leave, next_number
-from ringwall_sql.tables import ACLS, CHUNKS, DOCUMENTS, SHELVES, VECTORS, among, batches, key, shelf_of
+from ringwall_sql.tables import ACLS, CHUNKS, DOCUMENTS, SHELF, SHELVES, VECTORS, among, batches, key, shelf_of
 
 _LARGEST: Final = 2**63 - 1
 
@@ -42,7 +44,7 @@ class Record:
     vector: bytes | None
 
     @classmethod
-    def of(cls, chunk: Chunk) -> Self:
+    def of(cls, chunk: Chunk, precision: Precision) -> Self:
         """Raises `InvalidInput` for what no database can hold."""
         if not (0 <= chunk.start <= _LARGEST and 0 <= chunk.end <= _LARGEST):
             raise InvalidInput(
@@ -58,7 +60,7 @@ class Record:
             "metadata": json.dumps(dict(chunk.metadata)),
             "text": stored(chunk.text),
         }
-        vector = None if chunk.vector is None else vectors.as_kept(chunk.vector)
+        vector = None if chunk.vector is None else packed(chunk.vector, precision)
         return cls(chunk.readers, chunk.document, columns, counted, vector)
 
     def read_by(self, readers: ACL) -> Self:
@@ -127,7 +129,7 @@ def chunk_of(row: sa.Row[Any]) -> Chunk:
         acl_of(row.grants),
         start=row.start,
         end=row.end,
-        vector=None if row.vector is None else vectors.as_given(row.vector),
+        vector=None if row.vector is None else unpacked(row.vector),
         metadata=json.loads(row.metadata),
     )
 
@@ -135,6 +137,19 @@ def chunk_of(row: sa.Row[Any]) -> Chunk:
 def whole(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
     """The chunks that meet the conditions, with all that belongs to them."""
     return _WHOLE.where(*conditions)
+
+
+def section(connection: sa.Connection, shelf: int, *, key: bytes, known: Container[int]) -> Section | None:
+    """What stands on a shelf, and those chunks of it whose marks are not known; None if there is no such shelf.
+
+    `key` is the store's: whoever writes documents cannot tell which marks they get.
+    """
+    rows = connection.execute(whole(CHUNKS.c.number.between(shelf * SHELF, (shelf + 1) * SHELF - 1))).all()
+    if not rows:
+        return None
+    marks = [_mark(row, key) for row in rows]
+    unknown = {mark: chunk_of(row) for mark, row in zip(marks, rows, strict=True) if mark not in known}
+    return Section(shelf, acl_of(rows[0].grants), marks, unknown)
 
 
 def numbers_of(connection: sa.Connection, ids: Iterable[str]) -> list[int]:
@@ -147,6 +162,14 @@ def numbers_in(connection: sa.Connection, documents: Iterable[str]) -> list[int]
     """The numbers of all chunks of these documents."""
     rows = sa.select(CHUNKS.c.number).join(DOCUMENTS, DOCUMENTS.c.number == CHUNKS.c.document)
     return list(connection.execute(rows.where(among(DOCUMENTS.c.key, map(key, documents), connection))).scalars())
+
+
+def _mark(row: sa.Row[Any], key: bytes) -> int:
+    """A number for all that a row of `whole` says, but for its readers. No text holds a NUL: see `stored`."""
+    told = "\0".join((row.key, row.of, f"{row.start} {row.end}", row.metadata, row.text))
+    digest = blake2b(told.encode("utf-8", "surrogatepass"), digest_size=8, key=key)
+    digest.update(b"\0" if row.vector is None else row.vector)
+    return int.from_bytes(digest.digest(), "little")
 
 
 def _record(row: sa.Row[Any]) -> Record:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
 import sqlalchemy as sa
 
-from ringwall.data.base import Chunk, Match, Query, StoreOfRecord
+from ringwall.data.base import Chunk, Match, Query, Section, Sections, StoreOfRecord
 from ringwall.data.fuse import DENSE_WEIGHT
 from ringwall.data.vectors import check_vector, check_vectors
-from ringwall.errors import StoreError
+from ringwall.errors import ConfigurationError, RingwallError, StoreError
 from ringwall.principal import ACL, Grants
 from ringwall_sql import checks, vectors
-from ringwall_sql.chunks import Change, Record, chunk_of, numbers_in, numbers_of, whole
+from ringwall_sql.chunks import Change, Record, chunk_of, numbers_in, numbers_of, section, whole
 from ringwall_sql.database import Database, restored, stored
+from ringwall_sql.packing import PRECISIONS, Precision
 from ringwall_sql.search import Search
 from ringwall_sql.tables import (
     CHUNKS,
@@ -47,6 +48,9 @@ _BORN: Final = sa.text(
     "INSERT INTO chunk_store (number, format, born, changes) VALUES (1, :format, :born, 0) ON CONFLICT DO NOTHING"
 )
 _BATCH: Final = 1000
+_SECTIONS: Final = 8
+"""Shelves read in one transaction: thousands of chunks, and others have their turn in between."""
+
 _PRAGMAS: Final = ("secure_delete = ON", "cache_size = -32768")
 
 
@@ -70,7 +74,13 @@ class SqlDocuments(StoreOfRecord):
         dense_weight: float = DENSE_WEIGHT,
         exact_below: int = EXACT_BELOW,
         busy_timeout: float = BUSY_TIMEOUT,
+        vectors: Precision | None = None,
     ) -> None:
+        """`vectors` is what each value of a vector is kept in on SQLite: None for what it is in there, or float32.
+
+        Vectors come back rounded to it, and are compared so. Raises `StoreError` if there are others already, and
+        `ConfigurationError` for anything but float32 in PostgreSQL.
+        """
         self._dense_weight = dense_weight
         self._busy_timeout = busy_timeout
         self._closed = False
@@ -87,7 +97,8 @@ class SqlDocuments(StoreOfRecord):
         try:
             with self._database.explaining():
                 self._begin()
-        except StoreError:
+                self._precision = self._settled(vectors)
+        except RingwallError:
             self._database.engine.dispose()
             raise
 
@@ -117,6 +128,10 @@ class SqlDocuments(StoreOfRecord):
 
     async def revision(self) -> str:
         return await self._run(self._revision)
+
+    async def sections(self) -> Sections:
+        """As in `StoreOfRecord`: a section is a shelf."""
+        return await self._run(self._sections)
 
     async def delete(self, documents: Sequence[str]) -> None:
         """As in `DocumentStore`. What is deleted is overwritten in the tables, and is in no file after `compact`."""
@@ -173,6 +188,17 @@ class SqlDocuments(StoreOfRecord):
                 hint="use the version of Ringwall that wrote them, or ingest them into a new database",
             )
 
+    def _settled(self, wanted: Precision | None) -> Precision:
+        """In what vectors will be kept."""
+        if wanted not in (None, *PRECISIONS) or (wanted not in (None, "float32") and not self._database.on_sqlite):
+            expected = PRECISIONS if self._database.on_sqlite else ("float32",)
+            raise ConfigurationError(f"vectors kept in {wanted!r}", expected=f"one of: {', '.join(expected)}")
+        with self._database.reading() as connection:
+            if wanted is None:
+                return vectors.kept_in(connection) or "float32"
+            vectors.check_precision(wanted, connection)
+        return wanted
+
     @contextmanager
     def _changing(self) -> Iterator[tuple[sa.Connection, Change, int | None]]:
         """One change: the connection, what puts and takes, and the dimension there was."""
@@ -189,13 +215,14 @@ class SqlDocuments(StoreOfRecord):
     def _replace(self, documents: Sequence[str], chunks: Sequence[Chunk]) -> None:
         chunks = list({chunk.id: chunk for chunk in chunks}.values())
         check_vectors(chunks, None)
-        records = [Record.of(chunk) for chunk in chunks]
+        records = [Record.of(chunk, self._precision) for chunk in chunks]
         first = next((chunk for chunk in chunks if chunk.vector is not None), None)
         with self._changing() as (connection, change, dimension):
             change.take(numbers_in(connection, documents))
             dimension = _remaining(connection, dimension) if documents else dimension
             if first is not None and first.vector is not None:
                 dimension = check_vector(first.vector, dimension, of=f"chunk {first.id!r}")
+                vectors.check_precision(self._precision, connection)
             change.take(numbers_of(connection, [chunk.id for chunk in chunks]))
             change.put(records)
             connection.execute(sa.update(STORE).values(dimension=dimension))
@@ -230,6 +257,24 @@ class SqlDocuments(StoreOfRecord):
         with self._database.reading() as connection:
             born, changes = connection.execute(sa.select(STORE.c.born, STORE.c.changes)).one()
         return f"{born}-{changes}"
+
+    def _sections(self) -> Sections:
+        with self._database.reading() as connection:
+            born: str = connection.execute(sa.select(STORE.c.born)).scalar_one()
+            rows = connection.execute(sa.select(SHELVES.c.number, SHELVES.c.version, SHELVES.c.count)).all()
+
+        async def read(names: Collection[int], known: Container[int]) -> AsyncIterator[Section]:
+            for some in batches(names, _SECTIONS):
+                for found in await self._run(lambda: self._stand(born, some, known)):  # noqa: B023 (run at once)
+                    yield found
+
+        versions = {number: f"{born}-{version}" for number, version, _ in rows}
+        return Sections(versions, {number: count for number, _, count in rows}, read)
+
+    def _stand(self, born: str, shelves: Sequence[int], known: Container[int]) -> list[Section]:
+        with self._database.reading() as connection:
+            found = [section(connection, shelf, key=born.encode(), known=known) for shelf in shelves]
+        return [each for each in found if each is not None]
 
     def _documents(self, prefix: str) -> list[str]:
         start = stored(prefix)

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from ringwall.data.base import Vector
-from ringwall_sql.tables import FLOAT32, SHELF, SHELF_BITS, SHELVES, VECTORS, PgVector, among
+from ringwall.errors import StoreError
+from ringwall_sql.packing import Matrix, Precision, matrix, packed, precision_of
+from ringwall_sql.tables import SHELF, SHELF_BITS, SHELVES, VECTORS, PgVector, among
 from ringwall_sql.view import Integers, Scores, View, best
-
-Matrix = npt.NDArray[np.float32]
 
 NEAR_INDEX: Final = "chunk_vectors_near"
 _NEAREST: Final = 200
@@ -53,14 +53,21 @@ class Vectors(ABC):
         return self.exact(connection, view, vector)
 
 
-def as_kept(vector: Vector) -> bytes:
-    """The vector as it is kept."""
-    return np.array(vector, dtype=FLOAT32).tobytes()
+def kept_in(connection: sa.Connection) -> Precision | None:
+    """What the vectors are kept in; None if there are none, so that any will do."""
+    kept = connection.execute(sa.select(VECTORS.c.vector).limit(1)).scalar()
+    return None if kept is None else precision_of(kept)
 
 
-def as_given(kept: bytes) -> Vector:
-    """What `as_kept` was given, in 32 bits."""
-    return tuple(np.frombuffer(kept, FLOAT32).tolist())
+def check_precision(precision: Precision, connection: sa.Connection) -> None:
+    """Raises `StoreError` if there are vectors, and they are kept in another precision."""
+    there = kept_in(connection)
+    if there not in (None, precision):
+        raise StoreError(
+            f"the vectors in this database are kept in {there}, not {precision}",
+            expected=f"`vectors={there!r}`",
+            hint="open it again without `vectors`, or copy the chunks to a new database: `ringwall.data.care.copy`",
+        )
 
 
 def put(connection: sa.Connection, rows: Iterable[tuple[int, int, bytes]]) -> None:
@@ -137,14 +144,13 @@ def _shelved(connection: sa.Connection, shelves: Sequence[int]) -> dict[int, tup
     read: dict[int, tuple[Integers, Matrix]] = {}
     for shelf, group in groupby(rows, lambda row: int(row[0]) >> SHELF_BITS):
         numbers, vectors = zip(*group, strict=True)
-        matrix = np.frombuffer(b"".join(vectors), FLOAT32).reshape(len(vectors), -1)
-        read[shelf] = (np.array(numbers, np.int64) & (SHELF - 1), _units(matrix))
+        read[shelf] = (np.array(numbers, np.int64) & (SHELF - 1), _units(matrix(list(vectors))))
     return read
 
 
-def _units(matrix: npt.NDArray[Any]) -> Matrix:
+def _units(rows: npt.NDArray[Any]) -> Matrix:
     """Each row at length 1; one of only zeros stays as it is, and is like nothing."""
-    exact = matrix.astype(np.float64)
+    exact = rows.astype(np.float64)
     lengths = np.sqrt(np.einsum("ij,ij->i", exact, exact))
     lengths[lengths == 0.0] = 1.0
     units: Matrix = (exact / lengths[:, None]).astype(np.float32)
@@ -192,7 +198,7 @@ def _nearest(connection: sa.Connection, view: View, vector: Vector) -> npt.NDArr
     for setting in ("hnsw.iterative_scan = strict_order", f"hnsw.ef_search = {_NEAREST}"):
         connection.exec_driver_sql(f"SET LOCAL {setting}")
     typed = PgVector(len(vector))
-    asked = sa.cast(sa.bindparam(None, as_kept(vector), PgVector()), typed)
+    asked = sa.cast(sa.bindparam(None, packed(vector, "float32"), PgVector()), typed)
     distance: sa.ColumnElement[float] = sa.cast(VECTORS.c.vector, typed).op("<=>", return_type=sa.Double())(asked)
     query = sa.select(VECTORS.c.number, distance).where(among(VECTORS.c.acl, view.acls, connection))
     rows = connection.execute(query.order_by(distance).limit(_NEAREST)).all()

@@ -20,6 +20,8 @@ class WordLlamaEmbeddings(Embeddings):
     as `?`; of a text longer than 8,000 characters only the first 8,000 count.
     """
 
+    principal: Final = None
+
     def __init__(self) -> None:
         folder = Path(wordllama.__file__).parent
         self._model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
@@ -36,3 +38,8 @@ class WordLlamaEmbeddings(Embeddings):
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of one text."""
         return self.embed_documents([text])[0]
+
+    def tokens(self, text: str) -> int:
+        """Return how many tokens there are in a text, however long it is."""
+        readable = text.encode(errors="replace").decode()
+        return len(self._model.tokenizer.encode_batch_fast([readable], add_special_tokens=False)[0])

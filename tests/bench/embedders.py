@@ -1,10 +1,10 @@
 """What an embedder costs and finds: passages per CPU second, and nDCG@10 of dense retrieval alone.
 
-    python tests/bench/embedders.py [--passages N] [--rounds N] [FOLDER ...]
+    python tests/bench/embedders.py [--passages N] [--rounds N] [--gguf FILE ...] [FOLDER ...]
 
-Compares all-MiniLM-L6-v2 in plain numpy with the plugin `ringwall_minilm` in each of its precisions. All run
-on one thread of this process and take turns, so that the machine's noise falls on all alike. CPU time is that
-of the process: tokenizing counts, loading does not.
+Compares all-MiniLM-L6-v2 in plain numpy with the plugin `ringwall_minilm` in each of its precisions, and with
+GGUF files of the same model in `ringwall_llama`. All run on one thread of this process and take turns, so that the
+machine's noise falls on all alike. CPU time is that of the process: tokenizing counts, loading does not.
 
 Each FOLDER is a retrieval collection: `corpus.jsonl` (`_id`, `title`, `text`), `queries.jsonl` (`_id`, `text`)
 and `qrels.tsv` (query, document, relevance). Speed is measured on the first; without a folder, on sentences
@@ -33,6 +33,8 @@ import numpy as np
 import numpy.typing as npt
 
 from plain_minilm import PlainMiniLm
+from ringwall.data import Embeddings
+from ringwall_llama import GgufEmbeddings
 from ringwall_minilm import MiniLmEmbeddings
 from ringwall_minilm.files import bundled_folder
 from ringwall_minilm.graph import Precision
@@ -80,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parse(arguments)
     collections = [read(folder) for folder in given.folders]
     texts = (list(collections[0].documents.values()) if collections else made_up())[: given.passages]
-    everyone = embedders()
+    everyone = embedders(given.gguf)
     for _ in range(given.rounds):
         for measured in everyone.values():
             measured.take_turn(texts)
@@ -94,23 +96,25 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Measure the speed of embedders, and what they find.")
     parser.add_argument("folders", nargs="*", type=Path, help="retrieval collections")
+    parser.add_argument("--gguf", nargs="*", type=Path, default=[], help="GGUF files of all-MiniLM-L6-v2")
     parser.add_argument("--passages", type=int, default=200, help="how many to embed in a turn")
     parser.add_argument("--rounds", type=int, default=3, help="how many turns each takes")
     return parser.parse_args(arguments)
 
 
-def embedders() -> dict[str, Measured]:
+def embedders(files: Sequence[Path]) -> dict[str, Measured]:
     """Everyone who is compared, loaded and warm."""
     everyone = {PLAIN: Measured(PlainMiniLm(bundled_folder()).embed)}
     for precision in get_args(Precision):
-        everyone[f"ringwall_minilm {precision}"] = Measured(_ours(precision))
+        everyone[f"ringwall_minilm {precision}"] = Measured(_rows(MiniLmEmbeddings(precision=precision)))
+    for file in files:
+        everyone[f"ringwall_llama {file.stem}"] = Measured(_rows(GgufEmbeddings(file, context=256, threads=1)))
     for measured in everyone.values():
         measured.embed(["a table by the window", "wine"])
     return everyone
 
 
-def _ours(precision: Precision) -> Embed:
-    embeddings = MiniLmEmbeddings(precision=precision)
+def _rows(embeddings: Embeddings) -> Embed:
     return lambda texts: np.array(embeddings.embed_documents(texts), np.float32)
 
 

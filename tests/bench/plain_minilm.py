@@ -36,14 +36,18 @@ class PlainMiniLm:
         return np.array([self._vector(self._tokenizer.encode(text).ids) for text in texts])
 
     def _vector(self, ids: list[int]) -> Array:
+        mean = self.states(ids).mean(0)
+        vector: Array = mean / np.linalg.norm(mean)
+        return vector
+
+    def states(self, ids: list[int]) -> Array:
+        """What the last layer makes of each token."""
         w = self._weights
         x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.token_type_embeddings.weight"][0]
         x = self._norm(x + w["embeddings.position_embeddings.weight"][: len(ids)], "embeddings")
         for layer in range(LAYERS):
             x = self._layer(x, f"encoder.layer.{layer}")
-        mean = x.mean(0)
-        vector: Array = mean / np.linalg.norm(mean)
-        return vector
+        return x
 
     def _layer(self, x: Array, name: str) -> Array:
         query, key, value = (self._heads(x, f"{name}.attention.self.{part}") for part in ("query", "key", "value"))

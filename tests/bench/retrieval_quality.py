@@ -36,20 +36,20 @@ async def ringwall(collection: Collection, embeddings: Embeddings | None) -> dic
     """What a user gets who ingests and retrieves; and the two halves of it."""
     store = MemoryStore()
     await Ingestor(store, embeddings).ingest(collection.documents.items(), ACL.of(PUBLIC))
-    both = {id: await _documents(Retriever(store, embeddings), text) for id, text in collection.queries.items()}
-    words = {id: await _documents(Retriever(store), text) for id, text in collection.queries.items()}
-    meaning = {id: await _documents(_Wordless(store, embeddings), text) for id, text in collection.queries.items()}
+    both = {id: await documents_found(Retriever(store, embeddings), text) for id, text in collection.queries.items()}
+    words = {id: await documents_found(Retriever(store), text) for id, text in collection.queries.items()}
+    meaning = {id: await documents_found(Wordless(store, embeddings), text) for id, text in collection.queries.items()}
     return {"both": both, "words": words, "vectors": meaning}
 
 
-class _Wordless(Retriever):
+class Wordless(Retriever):
     """Asks by the question's vector alone."""
 
     async def _query(self, question: str, where: tuple[Condition, ...]) -> Query:
         return replace(await super()._query(question, where), text="")
 
 
-async def _documents(retriever: Retriever, question: str) -> list[str]:
+async def documents_found(retriever: Retriever, question: str) -> list[str]:
     """The documents of the best passages, each once."""
     matches = await retriever.retrieve(question, READER, 5 * K)
     return list(dict.fromkeys(match.chunk.document for match in matches))[:K]

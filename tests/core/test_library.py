@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from ringwall import ACL, App, Principal, Rules, ScriptedModel, cli
-from ringwall.data import Ingestor, Manifest
+from ringwall.data import Ingestor, Manifest, Query
 from ringwall.data.care import copy, imported, verify
 from ringwall.errors import ConfigurationError
 from ringwall.library import Library
 from ringwall_sql import SqlDocuments
+from tests.core.letters import offered
 
 Type = Callable[..., tuple[int, str, str]]
 ECHO = ScriptedModel(lambda request: str(request.messages[-1].content))
@@ -96,6 +97,42 @@ def test_a_library_is_asked_through_an_app(ringwall: Type, house: Path, tmp_path
             assert ("100" in answer.text) is reads
 
 
+async def test_whoever_searches_has_an_index_in_the_librarys_folder(tmp_path: Path) -> None:
+    filling = Library.fill(tmp_path / "library")
+    assert filling.embeddings is not None
+    ingestor = Ingestor(filling.store, filling.embeddings)
+    await ingestor.ingest([("old.md", "Trout.")], ACL.of("public"))
+    library = Library(tmp_path / "library")
+    index = tmp_path / "library" / "documents.db.index"
+    for _ in range(10_000):  # it is made while the store answers
+        await library.store.search(Query("trout"), frozenset(("public",)), 1)
+        if index.is_dir():
+            break
+    assert index.is_dir()
+    await ingestor.ingest([("new.md", "Pike.")], ACL.of("public"))
+    question = Query("pike", tuple(filling.embeddings.embed_query("pike")))
+    found = await library.store.search(question, frozenset(("public",)), 1)
+    assert [match.chunk.document for match in found] == ["new.md"]
+    assert await library.store.search(question, frozenset(("role:hr",)), 1) == []
+    await filling.close()
+    await library.close()
+
+
+def test_without_the_extra_the_store_searches_and_doctor_says_so(
+    ringwall: Type, house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "through the index" in ringwall("doctor")[1]
+    ringwall("ingest", house, "--library", tmp_path / "library", "--rules", house / "rules")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    for module in [name for name in sys.modules if name.startswith("ringwall_index")]:
+        monkeypatch.delitem(sys.modules, module)
+    assert "ringwall[index]" in ringwall("doctor")[1]
+    library = Library(tmp_path / "library")
+    with App(policy=Rules("allow user:* ask app:app"), model=ECHO, documents=library.store) as app:
+        app.ask_sync("What is there?", as_=Principal.user("ana"))
+    assert not list((tmp_path / "library").glob("*.index"))
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
@@ -152,8 +189,28 @@ def test_a_backup_is_a_library_that_knows_what_it_holds(ringwall: Type, house: P
     assert (status, err.startswith("ConfigurationError: no backup to")) == (1, True)
 
 
+def test_a_library_gets_another_embedder(
+    ringwall: Type, house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(offered(tmp_path / "site")))
+    library = tmp_path / "library"
+    typed = ("ingest", house, "--library", library, "--rules", house / "rules")
+    ringwall(*typed)
+    assert ringwall("data", "reembed", library, "--embeddings", "vowels")[:2] == (0, "2 passages embedded\n")
+    assert ringwall("data", "reembed", library, "--embeddings", "vowels")[:2] == (0, "0 passages embedded\n")
+    assert ringwall("data", "verify", library)[:2] == (0, "2 documents, 2 passages, 0 findings\n")
+    assert "0 ingested, 2 unchanged" in ringwall(*typed)[1]
+    assert ringwall("data", "backup", library, tmp_path / "spare")[0] == 0
+    assert ringwall("data", "export", tmp_path / "spare")[1] == ringwall("data", "export", library)[1]
+    assert "0 ingested, 2 unchanged" in ringwall(*typed[:3], tmp_path / "spare", *typed[4:])[1]
+    status, _, err = ringwall(*typed, "--embeddings", "wordllama")
+    assert (status, "change it with `ringwall data reembed`" in " ".join(err.split())) == (1, True)
+
+
 async def test_a_library_is_copied_and_given_other_vectors(ringwall: Type, house: Path, tmp_path: Path) -> None:
     class Two:
+        principal = None
+
         def embed_documents(self, texts: list[str]) -> list[list[float]]:
             return [[1.0, float(len(text))] for text in texts]
 
@@ -180,3 +237,17 @@ def test_a_line_of_an_export_is_json(ringwall: Type, house: Path, tmp_path: Path
 def test_a_folder_without_a_library_is_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no library"):
         Library(tmp_path)
+
+
+def test_an_embedder_that_needs_to_be_told_more_is_not_a_librarys(
+    ringwall: Type, house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer = tmp_path / "offers" / "offers-1.dist-info"
+    offer.mkdir(parents=True)
+    (offer / "METADATA").write_text("Metadata-Version: 2.1\nName: offers\nVersion: 1\n")
+    (offer / "entry_points.txt").write_text("[ringwall.embeddings]\nfar = ringwall_hosted:HostedEmbeddings\n")
+    monkeypatch.syspath_prepend(offer.parent)
+    asked = ("ingest", house, "--library", tmp_path / "library", "--readers", "public", "--embeddings", "far")
+    status, _, err = ringwall(*asked)
+    assert (status, "the embedder 'far' needs to be told more than its name" in err) == (1, True)
+    assert not (tmp_path / "library" / "embeddings").exists()

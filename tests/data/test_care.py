@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ringwall.data import Chunk, Ingestor, Manifest, MemoryStore, Scalar
-from ringwall.data.care import copy, exported, imported, retire, verify
+from ringwall.data.care import catch_up, copy, exported, imported, retire, verify
 from ringwall.principal import ACL, PUBLIC
 
 OPEN = ACL.of(PUBLIC)
@@ -51,3 +51,34 @@ async def test_a_copy_holds_the_same() -> None:
     await store.upsert([dated(f"a#{n}", "2020") for n in range(2500)])
     assert await copy(store, target) == 2500
     assert await held(target) == await held(store)
+
+
+class Lengths:
+    """An embedder that counts what it was given."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.texts += texts
+        return [self.embed_query(text) for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return [1.0, float(len(text))]
+
+
+async def test_what_is_there_is_not_done_again_and_what_is_gone_goes() -> None:
+    source, target, embeddings = MemoryStore(), MemoryStore(), Lengths()
+    await source.upsert([replace(dated(f"{d}#{n}", "2020"), text=f"trout {d} {n}") for d in "abcd" for n in range(3)])
+    assert await catch_up(source, target, embeddings) == 12
+    assert await catch_up(source, target, embeddings) == 0
+    embeddings.texts.clear()
+    await source.replace(["a"], [replace(dated("a#0", "2020"), text="trout a 0")])  # shorter than it was
+    await source.delete(["b"])
+    await source.set_readers(["c"], ACL.of("role:x"))
+    await source.upsert([replace(dated("d#1", "2021"), text="pike")])
+    while await catch_up(source, target, embeddings):
+        pass
+    assert sorted(embeddings.texts) == ["pike", "trout a 0", "trout c 0", "trout c 1", "trout c 2"]
+    expected = {id: replace(c, vector=(1.0, float(len(c.text)))) for id, c in (await held(source)).items()}
+    assert await held(target) == expected

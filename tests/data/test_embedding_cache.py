@@ -16,6 +16,8 @@ from ringwall_wordllama import WordLlamaEmbeddings
 
 
 class Counting:
+    principal = None
+
     def __init__(self) -> None:
         self.asked: list[str] = []
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -15,8 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from ringwall import ACL, MemoryStore, Principal, Rules
-from ringwall.data import Chunk, Condition, DocumentStore, Query
+from ringwall.data import Chunk, Condition, DocumentStore, Match, Query, StoreOfRecord
 from ringwall_chroma import ChromaStore
+from ringwall_index import Indexed
 from ringwall_sql import SqlDocuments
 
 Opens = Callable[[Path], DocumentStore]
@@ -123,9 +126,61 @@ def _cosine(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return sum(x * y for x, y in zip(a, b, strict=True)) / ((math.hypot(*a) * math.hypot(*b)) or 1.0)
 
 
+class Indexing(Machine):
+    """Beside a store an index in a folder of its own, and somebody else who writes into the store behind it."""
+
+    record: Callable[[Path], StoreOfRecord]
+
+    @rule(document=st.sampled_from(DOCUMENTS), readers=_readers, text=_texts, vector=_vectors, year=_years)
+    def write_behind(self, document: str, readers: ACL, text: str, vector: tuple[float, ...], year: int) -> None:
+        chunks = [Chunk(f"{document}#{n}", document, text, readers, 0, n, vector, {"year": year}) for n in (1, 2)]
+        self.chunks = {id: c for id, c in self.chunks.items() if c.document != document}
+        self.chunks |= {chunk.id: chunk for chunk in chunks}
+        self.behind(lambda store: store.replace([document], chunks))
+
+    @rule(document=st.sampled_from(DOCUMENTS), readers=_readers)
+    def relabel_behind(self, document: str, readers: ACL) -> None:
+        self.chunks |= {id: c.read_by(readers) for id, c in self.chunks.items() if c.document == document}
+        self.behind(lambda store: store.set_readers([document], readers))
+
+    @rule()
+    def compact(self) -> None:
+        assert isinstance(self.store, Indexed)
+        self.loop.run_until_complete(self.store.compact())
+
+    def behind(self, change: Callable[[StoreOfRecord], Coroutine[Any, Any, None]]) -> None:
+        store = self.record(Path(self.folder.name))
+        self.loop.run_until_complete(change(store))
+        self.loop.run_until_complete(store.close())
+
+
+class Eager(Indexed):
+    """Waits for the index before each search, so that it is the index that answers."""
+
+    async def search(self, query: Query, readable: frozenset[str], k: int) -> list[Match]:
+        await self.build()
+        return await super().search(query, readable, k)
+
+
+def indexing(record: Callable[[Path], StoreOfRecord]) -> type[Machine]:
+    return type("IndexingThis", (Indexing,), {"record": staticmethod(record)})
+
+
+def in_sqlite(folder: Path) -> SqlDocuments:
+    return SqlDocuments(folder / "documents.db")
+
+
+@cache
+def in_memory(folder: Path) -> MemoryStore:
+    """One store for each folder, whoever opens it."""
+    return MemoryStore()
+
+
 MACHINES: dict[str, tuple[type[Machine], Opens, int]] = {
     "memory": (Machine, lambda folder: MemoryStore(), 100),
-    "sqlite": (Machine, lambda folder: SqlDocuments(folder / "documents.db"), 30),
+    "sqlite": (Machine, in_sqlite, 30),
+    "index beside memory": (indexing(in_memory), lambda folder: Eager(in_memory(folder), folder / "index"), 15),
+    "index beside sqlite": (indexing(in_sqlite), lambda folder: Eager(in_sqlite(folder), folder / "index"), 15),
     "chroma": (ByVector, lambda folder: ChromaStore(folder / "documents"), 12),
 }
 

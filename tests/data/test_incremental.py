@@ -31,12 +31,16 @@ OPEN, STAFF = ACL.of(PUBLIC), ACL.of("role:staff")
 class Counting:
     """An embedder that counts the texts it is given."""
 
+    principal = None
+
     def __init__(self, dimension: int = 2) -> None:
         self.texts: list[str] = []
         self.dimension = dimension
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        self.texts += texts
+        self.texts += [
+            text for text in texts if not text.startswith("# A heading")
+        ]  # by which embedders are told apart
         return [self.embed_query(text) for text in texts]
 
     def embed_query(self, text: str) -> list[float]:

@@ -234,6 +234,8 @@ class TestFolder:
 class Letters:
     """An embedder that counts two letters: enough to tell trout from wine."""
 
+    principal = None
+
     def __init__(self, spoil: Callable[[list[float]], list[float]] = lambda vector: vector) -> None:
         self._spoil = spoil
 

@@ -78,6 +78,8 @@ async def test_conditions_reach_the_store() -> None:
 
 async def test_a_reranker_sees_the_candidates_and_decides() -> None:
     class Shortest:
+        principal = None
+
         def scores(self, question: str, texts: Sequence[str]) -> list[float]:
             return [-len(text) for text in texts]
 

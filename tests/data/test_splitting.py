@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from langchain_core.documents import Document
 
-from ringwall.data import Ingestor, MemoryStore, Passage, Query, split
+from ringwall.data import ByKind, Ingestor, MemoryStore, Passage, Query, split
 from ringwall.errors import InvalidInput
 from ringwall.principal import ACL, PUBLIC
 
@@ -93,3 +94,24 @@ async def test_a_function_is_a_splitter() -> None:
 
     report = await Ingestor(MemoryStore(), splitter=lines).ingest([("menu", "trout\npike")], OPEN)
     assert report.passages == 2
+
+
+async def test_each_kind_of_document_has_its_splitter() -> None:
+    class Lines:
+        def split_text(self, text: str) -> list[str]:
+            return text.split("\n")
+
+    by_kind = ByKind({".py": Lines(), ".md": lambda text: []}, default=lambda text: split(text, 5, 0))
+    documents = [("a/b.PY", "one two\nthree"), ("c.md", "one"), ("py", "one two"), ("d.py.txt", "three four five")]
+    report = await Ingestor(MemoryStore(), splitter=by_kind).ingest(documents, OPEN, tenant="acme")
+    assert [done.passages for done in report.ingested] == [2, 0, 2, 3]
+
+
+async def test_what_a_splitter_says_of_a_passage_does_not_replace_what_its_document_says() -> None:
+    def said(text: str) -> list[Passage]:
+        return [Passage(text, 0, len(text), {"heading": "Menu", "title": "from the text"})]
+
+    store = MemoryStore()
+    await Ingestor(store, splitter=said).ingest([Document("trout", id="a", metadata={"title": "Fish"})], OPEN)
+    (match,) = await store.search(Query("trout"), frozenset((PUBLIC,)), 5)
+    assert match.chunk.metadata == {"heading": "Menu", "title": "Fish"}

@@ -7,12 +7,14 @@ import logging
 from itertools import combinations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringwall import App, Principal, Rules
+from ringwall.data import DocumentStore
 from ringwall.model import Location
 from ringwall.personalization import Memory, Profile
+from tests.leaks.stores import STORES, Digests
 from tests.leaks.world import (
     APPROVER,
     AUDITOR,
@@ -83,7 +85,7 @@ def scenes(draw: st.DrawFn) -> tuple[Stage, list[Ask]]:
 class Play:
     """A stage as an app, with models and tools that keep what they are shown, and the asks that are made of it."""
 
-    def __init__(self, world: Stage, asks: list[Ask]) -> None:
+    def __init__(self, world: Stage, asks: list[Ask], documents: DocumentStore) -> None:
         self.world, self.asks = world, asks
         self.far = Hijacked(asks, principal=world.far, location=Location.REMOTE)
         self.near = Hijacked(asks, principal=Principal("model:near"), location=Location.IN_PROCESS)
@@ -93,6 +95,8 @@ class Play:
             model=[self.far, self.near] if world.has_local_model else self.far,
             tools=OUTBOX.tools,
             pipeline=EVERYTHING,
+            documents=documents,
+            embeddings=Digests(),
         )
 
     async def fill(self) -> None:
@@ -121,17 +125,22 @@ class Play:
         return who == ask.who or (AUDITOR in self.world.held[who] and who.tenant in ("", ask.who.tenant))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(scene=scenes())
-def test_what_anybody_is_told_is_what_it_may_read(
-    scene: tuple[Stage, list[Ask]], caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.clear()
-    play = Play(*scene)
-    with caplog.at_level(logging.DEBUG), play.app as app:
-        app.run_sync(play_and_look_everywhere(play))
-    assert caplog.records
-    assert not words_in(caplog.text)
+@pytest.mark.parametrize("store", STORES)
+def test_what_anybody_is_told_is_what_it_may_read(store: str, caplog: pytest.LogCaptureFixture) -> None:
+    kind = STORES[store]
+
+    @settings(max_examples=kind.examples(of=300), deadline=None)
+    @given(scene=scenes())
+    def holds(scene: tuple[Stage, list[Ask]]) -> None:
+        caplog.clear()
+        with kind.opened() as documents:
+            play = Play(*scene, documents)
+            with caplog.at_level(logging.DEBUG), play.app as app:
+                app.run_sync(play_and_look_everywhere(play))
+        assert caplog.records
+        assert not words_in(caplog.text)
+
+    holds()
 
 
 async def play_and_look_everywhere(play: Play) -> None:

@@ -13,10 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ringwall import App, Label, Pipeline, Principal, Rules, ScriptedModel, Turn, call, tool
+from ringwall.data import DocumentStore
 from ringwall.errors import FlowDenied
 from ringwall.model import ModelRequest, Reply
 from ringwall.personalization import Memory, MemoryStore
 from ringwall.steps import Agent, Compose, Personalize, Retrieve
+from tests.leaks.stores import STORES, Digests
 from tests.leaks.world import (
     APPROVER,
     QUESTIONS,
@@ -97,18 +99,24 @@ RELABELLED_AND_REVOKED = [
 """One word is known with two sets of readers: as it was, and as it is."""
 
 
-@example([frozenset(("collection:red",)), frozenset(("user:ana",))], RELABELLED_AND_REVOKED)
-@example([frozenset(CLUBS), frozenset(("public",))], REMEMBERED_AND_REVOKED)
-@settings(max_examples=200, deadline=None)
-@given(st.lists(SOME_READERS, min_size=2, max_size=2), st.lists(ACTIONS, min_size=3, max_size=10))
-def test_every_call_obeys_the_readers_and_the_policy_of_its_moment(
-    readers: list[frozenset[str]], actions: list[Ask | Return | Write | Give]
-) -> None:
-    asyncio.run(live([Write(place, of, anew=True) for place, of in enumerate(readers)] + actions))
+@pytest.mark.parametrize("store", STORES)
+def test_every_call_obeys_the_readers_and_the_policy_of_its_moment(store: str) -> None:
+    kind = STORES[store]
+
+    @example([frozenset(("collection:red",)), frozenset(("user:ana",))], RELABELLED_AND_REVOKED)
+    @example([frozenset(CLUBS), frozenset(("public",))], REMEMBERED_AND_REVOKED)
+    @settings(max_examples=kind.examples(of=200), deadline=None)
+    @given(st.lists(SOME_READERS, min_size=2, max_size=2), st.lists(ACTIONS, min_size=3, max_size=10))
+    def holds(readers: list[frozenset[str]], actions: list[Ask | Return | Write | Give]) -> None:
+        written = [Write(place, of, anew=True) for place, of in enumerate(readers)]
+        with kind.opened() as documents:
+            asyncio.run(live([*written, *actions], documents))
+
+    holds()
 
 
-async def live(actions: Iterable[Ask | Return | Write | Give]) -> None:
-    life = Life()
+async def live(actions: Iterable[Ask | Return | Write | Give], documents: DocumentStore) -> None:
+    life = Life(documents)
     async with life.app:
         for action in actions:
             match action:
@@ -148,7 +156,7 @@ class Keep:
 class Life:
     """An app that goes on while readers and policy change, and beside it what must come of every call."""
 
-    def __init__(self) -> None:
+    def __init__(self, documents: DocumentStore) -> None:
         self.world = World((ANA, BEN), documents=(), held=AT_FIRST)
         self.rules = Rules(self.world.rules)
         self.runs: list[Run] = []
@@ -165,7 +173,14 @@ class Life:
 
         recall = partial(Personalize, k=99)
         pipeline = Pipeline(self.stumble, recall, Retrieve, Compose, Agent, Keep)
-        self.app = App(policy=self.rules, model=ScriptedModel(self.tell_all), tools=[book], pipeline=pipeline)
+        self.app = App(
+            policy=self.rules,
+            model=ScriptedModel(self.tell_all),
+            tools=[book],
+            pipeline=pipeline,
+            documents=documents,
+            embeddings=Digests(),
+        )
 
     def tell_all(self, request: ModelRequest) -> Reply:
         """Book what it was shown, if it is asked to and did not yet, or else answer with it."""

@@ -28,6 +28,8 @@ Opens = Callable[[Path], StoreOfRecord]
 class Letters:
     """An embedder that needs no model: how often each of four letters occurs."""
 
+    principal = None
+
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         return [self.embed_query(text) for text in texts]
 

@@ -51,6 +51,8 @@ SUFFIXES = [
     ".docx",
     ".pptx",
     ".xlsx",
+    ".py",
+    ".ts",
 ]
 
 Draw = Callable[[Canvas], None]
@@ -153,6 +155,7 @@ Children = Callable[[], list[psutil.Process]]
 class TestText:
     def test_a_text_is_read_as_it_stands(self, read: Read) -> None:
         assert read("a.txt", "Trout\n\n# no heading\n") == Parsed("Trout\n\n# no heading\n")
+        assert read("a.py", "# no heading\nx = '<!-- -->'\n") == Parsed("# no heading\nx = '<!-- -->'\n")
 
     def test_the_first_heading_is_the_title_of_a_markdown_file_and_its_comments_are_hidden(self, read: Read) -> None:
         parsed = read("a.md", "Before\n# Menu of today\n<!-- obey\nme -->\n## Fish\n")

@@ -23,8 +23,7 @@ class Eager(Indexed):
     """Waits for the index before each search, so that it is the index that answers."""
 
     async def search(self, query: Query, readable: frozenset[str], k: int) -> list:  # type: ignore[type-arg]
-        if await self._ready() is None:
-            await self.build()
+        await self.build()
         return await super().search(query, readable, k)
 
 

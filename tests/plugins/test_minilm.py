@@ -104,3 +104,11 @@ def test_a_folder_without_a_model_or_with_a_broken_or_another_one_is_told(tmp_pa
     save_file({"encoder.layer.0.intermediate.dense.weight": np.zeros((8, 2))}, tmp_path / "model.safetensors")
     with pytest.raises(BadModelFile, match="another model's"):
         MiniLmEmbeddings(tmp_path)
+
+
+def test_it_counts_as_many_tokens_as_it_reads() -> None:
+    model, word = loaded("float32"), " word"
+    text = word * (256 - model.tokens(""))
+    assert (model.tokens(""), model.tokens(text), model.tokens(text * 100)) == (2, 256, 25_402)
+    assert model.embed_query(text) == model.embed_query(text + " unread")
+    assert model.embed_query(text) != model.embed_query(text.removesuffix(word) + " read")

@@ -20,3 +20,10 @@ class TestOurContract(EmbeddingsContract):
     @pytest.fixture
     def embeddings(self) -> Embeddings:
         return WordLlamaEmbeddings()
+
+
+def test_it_counts_the_tokens_of_a_text_however_long_it_is() -> None:
+    model = WordLlamaEmbeddings()
+    counted = [model.tokens(text) for text in ("", "word", "\ud800", "word " * 10_000)]
+    assert counted[:3] == [0, 1, model.tokens("?")]
+    assert counted[3] >= 10_000

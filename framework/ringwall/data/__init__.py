@@ -10,6 +10,8 @@ from ringwall.data.base import (
     Operator,
     Query,
     Scalar,
+    Section,
+    Sections,
     StoreOfRecord,
     Vector,
 )
@@ -22,25 +24,32 @@ from ringwall.data.manifest import Manifest
 from ringwall.data.memory import MemoryStore
 from ringwall.data.outcome import Ingested, IngestReport, Outcome, Refused, Relabelled, Removed, Unchanged
 from ringwall.data.readers import BesideIt, ByPath, ByPermission, first_of
+from ringwall.data.receiving import InProcess, MayReceive, receiver_of
 from ringwall.data.retrieve import Retriever, Rewriter, Trail
-from ringwall.data.splitting import Passage, Splitter, TextSplitter, split
-from ringwall.data.stages import Decay, Mmr, Neighbours, Rerank, Reranker, Search, Stage
+from ringwall.data.splitting import ByKind, CountsTokens, Passage, Splitter, TextSplitter, split
+from ringwall.data.stages import Decay, Distinct, Fold, Mmr, Neighbours, Rerank, Reranker, Search, Stage
 
 __all__ = [
     "BesideIt",
+    "ByKind",
     "ByPath",
     "ByPermission",
     "CachedEmbeddings",
     "Chunk",
     "Condition",
+    "CountsTokens",
     "Decay",
+    "Distinct",
     "DocumentStore",
     "Embeddings",
+    "Fold",
+    "InProcess",
     "IngestReport",
     "Ingested",
     "Ingestor",
     "Manifest",
     "Match",
+    "MayReceive",
     "MemoryStore",
     "Mmr",
     "Neighbours",
@@ -59,6 +68,8 @@ __all__ = [
     "Rewriter",
     "Scalar",
     "Search",
+    "Section",
+    "Sections",
     "Splitter",
     "Stage",
     "StoreOfRecord",
@@ -70,5 +81,6 @@ __all__ = [
     "front_matter_readers",
     "fuse",
     "read_folder",
+    "receiver_of",
     "split",
 ]

@@ -6,7 +6,7 @@ A plugin author reads this file alone. Subclass `DocumentStore`, then run `ringw
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import eq, ge, gt, le, lt, ne
@@ -179,10 +179,36 @@ class DocumentStore(ABC):
         """Release what the store holds; called once, by the app that opened it."""
 
 
+class Section(NamedTuple):
+    """Some of a store's chunks, all with the same readers, as they stand together.
+
+    Each has a mark: a number below 2**64 that it keeps for as long as nothing but its readers changes, and that no
+    other chunk of the store has. `chunks` holds, by their marks, those whose mark was not known.
+    """
+
+    name: int
+    readers: ACL
+    marks: Sequence[int]
+    chunks: Mapping[int, Chunk]
+
+
+class Sections(NamedTuple):
+    """What all chunks of a store stand in: each in one section.
+
+    `versions` has a text for each section that differs after any change in it, from those of other stores too;
+    `sizes` how many chunks stand there. `read` yields those of the named sections that are still there, as they are
+    by then; chunks whose marks are known need not be read.
+    """
+
+    versions: Mapping[int, str]
+    sizes: Mapping[int, int]
+    read: Callable[[Collection[int], Container[int]], AsyncIterator[Section]]
+
+
 class StoreOfRecord(DocumentStore):
     """A store that can tell all it holds, so that indexes, checks and copies can be made of it.
 
-    `scan` and `revision` are the deployer's door: they ask about no reader, and no step is ever given them.
+    `scan`, `revision` and `sections` are the deployer's door: they ask about no reader, and no step is ever given them.
     """
 
     @abstractmethod
@@ -193,12 +219,23 @@ class StoreOfRecord(DocumentStore):
     async def revision(self) -> str:
         """Differs after any change, by whichever process, from what it was before."""
 
+    async def sections(self) -> Sections | None:
+        """What tells an index which parts it must read again; None: this store cannot tell, read all of it.
+
+        Whatever changed before `revision` was asked shows in the versions that are asked for after it.
+        """
+        return None
+
+    async def compact(self) -> None:
+        """Leave nothing of what was deleted in any file; nothing to do unless the store keeps some."""
+
 
 @runtime_checkable
 class Embeddings(Protocol):
     """What turns text into vectors: LangChain's `Embeddings`, or anything with the same two methods.
 
-    Each vector is a list of `d` floats, `d` the same for every text.
+    Each vector is a list of `d` floats, `d` the same for every text. An attribute `principal` says who receives the
+    texts: None if they stay in this process. Without it they are taken to leave (`ringwall.data.receiver_of`).
     """
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]: ...

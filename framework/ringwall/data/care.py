@@ -1,4 +1,4 @@
-"""Taking care of a library: check it, copy it, write it out."""
+"""Taking care of a library: check it, copy it, write it out, find what is there twice."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ringwall.data.base import Chunk, Embeddings, StoreOfRecord
+from ringwall.data.duplicates import Copies as Copies
+from ringwall.data.duplicates import Copy as Copy
+from ringwall.data.duplicates import duplicates as duplicates
 from ringwall.data.manifest import Manifest
-from ringwall.principal import ACL
-from ringwall.schema import JSON, canonical
+from ringwall.data.receiving import PUBLIC_ONLY, check_may_embed
+from ringwall.principal import ACL, Grants
+from ringwall.schema import JSON, canonical, digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +40,53 @@ async def verify(store: StoreOfRecord, manifest: Manifest | None = None) -> Chec
     return Checked(len(seen.passages), seen.passages.total(), tuple(findings))
 
 
-async def copy(source: StoreOfRecord, target: StoreOfRecord, *, embeddings: Embeddings | None = None) -> int:
+async def copy(
+    source: StoreOfRecord,
+    target: StoreOfRecord,
+    *,
+    embeddings: Embeddings | None = None,
+    embedder_holds: Grants = PUBLIC_ONLY,
+) -> int:
     """Put all that `source` holds into `target` too; return the number of chunks.
 
-    With `embeddings` each passage gets a new vector on the way: so an embedder is changed while the old store
-    answers. What is written to `source` meanwhile may be in the copy or not. Raises `StoreError`.
+    With `embeddings` each passage gets a new vector on the way. What is written to `source` meanwhile may be in the
+    copy or not. Raises `StoreError`, and `FlowDenied` when an embedder elsewhere would be sent what somebody who holds
+    `embedder_holds` may not read.
     """
     copied = 0
     async for batch in source.scan():
-        chunks = batch if embeddings is None else await asyncio.to_thread(_embedded, batch, embeddings)
+        chunks = batch if embeddings is None else await asyncio.to_thread(_embedded, batch, embeddings, embedder_holds)
         await target.upsert(chunks)
         copied += len(batch)
     return copied
+
+
+async def catch_up(
+    source: StoreOfRecord,
+    target: StoreOfRecord,
+    embeddings: Embeddings,
+    *,
+    embedder_holds: Grants = PUBLIC_ONLY,
+    told: Callable[[int], None] = lambda passages: None,
+) -> int:
+    """Bring `target` nearer to what `source` holds, with vectors of `embeddings`; return how much was to be done.
+
+    What is the same there already is not done again: whoever was stopped goes on. At 0, and if nothing was written
+    meanwhile, both hold the same. `told` is called with numbers of passages as they are done with. Some 0.4 KB are
+    kept of each passage meanwhile. Raises `StoreError`, and `FlowDenied` as `copy` does.
+    """
+    held = {chunk.id: (_but_its_vector(chunk), chunk.document) async for batch in target.scan() for chunk in batch}
+    done = 0
+    async for batch in source.scan():
+        new = [chunk for chunk in batch if held.pop(chunk.id, ("", ""))[0] != _but_its_vector(chunk)]
+        if new:
+            await target.upsert(await asyncio.to_thread(_embedded, new, embeddings, embedder_holds))
+        done += len(new)
+        told(len(batch))
+    gone = {document for _, document in held.values()}
+    if gone:  # whole, since passages cannot be deleted; what is left of them comes the next time
+        await target.delete(list(gone))
+    return done + len(gone)
 
 
 async def retire(
@@ -124,9 +163,15 @@ class _Seen:
         return found + [f"{name!r} is in the store and was not ingested" for name in self.passages if name not in known]
 
 
-def _embedded(chunks: Sequence[Chunk], embeddings: Embeddings) -> list[Chunk]:
+def _embedded(chunks: Sequence[Chunk], embeddings: Embeddings, holds: Grants) -> list[Chunk]:
+    for chunk in chunks:
+        check_may_embed(embeddings, chunk.readers, holds, chunk.document)
     vectors = embeddings.embed_documents([chunk.text for chunk in chunks])
     return [replace(chunk, vector=tuple(vector)) for chunk, vector in zip(chunks, vectors, strict=True)]
+
+
+def _but_its_vector(chunk: Chunk) -> str:
+    return digest(canonical(_to_json(replace(chunk, vector=None))))
 
 
 def _to_json(chunk: Chunk) -> JSON:

@@ -353,6 +353,51 @@ class StoreOfRecordContract(DocumentStoreContract):
             assert await store.revision() == seen[-1]
         assert len(set(seen)) == len(seen)
 
+    @_examples
+    @given(before=_histories, after=_histories)
+    async def test_sections_tell_what_must_be_read_again(
+        self, store: StoreOfRecord, before: Sequence[_Change], after: Sequence[_Change]
+    ) -> None:
+        """Whoever reads those sections that changed, and drops those that are gone, holds all the store does."""
+        copy = _Copy()
+        model = await _filled(store, before)
+        if not await copy.follow(store):
+            pytest.skip("this store has no sections")
+        for change in after:
+            await _change(store, change)
+            model.change(change)
+        await copy.follow(store)
+        assert copy.holds == {id: _plain(chunk) for id, chunk in model.chunks.items()}
+        assert copy.sizes == {name: len(marks) for name, (_, marks) in copy.marks.items()}
+
+
+class _Copy:
+    """What somebody holds who reads only what changed."""
+
+    def __init__(self) -> None:
+        self.versions: dict[int, str] = {}
+        self.sizes: dict[int, int] = {}
+        self.marks: dict[int, tuple[ACL, Sequence[int]]] = {}
+        self.chunks: dict[int, Chunk] = {}
+
+    async def follow(self, store: StoreOfRecord) -> bool:
+        sections = await store.sections()
+        if sections is None:
+            return False
+        changed = [name for name, version in sections.versions.items() if self.versions.get(name) != version]
+        found = {section.name: section async for section in sections.read(changed, self.chunks)}
+        stay = {name: known for name, known in self.marks.items() if name in sections.versions}
+        self.marks = stay | {name: (section.readers, section.marks) for name, section in found.items()}
+        for section in found.values():
+            self.chunks |= section.chunks
+        self.versions, self.sizes = dict(sections.versions), dict(sections.sizes)
+        return True
+
+    @property
+    def holds(self) -> dict[str, Chunk]:
+        each = [self.chunks[mark].read_by(readers) for readers, marks in self.marks.values() for mark in marks]
+        return {chunk.id: _plain(chunk) for chunk in each}
+
 
 class EmbeddingsContract:
     """Vectors of one size, finite whatever the text. The fixture `embeddings` gives the embedder."""
@@ -369,6 +414,10 @@ class EmbeddingsContract:
         together = embeddings.embed_documents(texts)
         for text, vector in zip(texts, together, strict=True):
             assert embeddings.embed_documents([text])[0] == pytest.approx(vector, abs=1e-4)
+
+    def test_it_says_who_receives_the_texts(self, embeddings: Embeddings) -> None:
+        said = getattr(embeddings, "principal", embeddings)
+        assert said is None or isinstance(said, Principal)
 
     def test_no_texts_have_no_vectors(self, embeddings: Embeddings) -> None:
         assert embeddings.embed_documents([]) == []

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from ringwall.data.base import Embeddings
+from ringwall.data.receiving import receiver_of
 from ringwall.errors import StoreError
+from ringwall.principal import Principal
 from ringwall.schema import digest
 
 _SCHEMA: Final = """
@@ -40,6 +42,11 @@ class CachedEmbeddings:
             except sqlite3.Error:
                 self._db.close()
                 raise
+
+    @property
+    def principal(self) -> Principal | None:
+        """Who receives what is not known yet."""
+        return receiver_of(self._embeddings)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """The vector of each text, in order."""

@@ -14,8 +14,10 @@ from ringwall.data.base import DocumentStore, Embeddings
 from ringwall.data.ingestion import Ingestion
 from ringwall.data.manifest import Manifest
 from ringwall.data.outcome import IngestReport, Outcome, Refused
-from ringwall.data.splitting import Splitter, TextSplitter, as_splitter, split
+from ringwall.data.receiving import PUBLIC_ONLY
+from ringwall.data.splitting import ByKind, Splitter, TextSplitter, by_kind, split
 from ringwall.errors import InvalidInput
+from ringwall.principal import Grants
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -24,20 +26,25 @@ if TYPE_CHECKING:
 class Ingestor:
     """Splits, embeds and stores documents, each with its readers.
 
-    `embeddings` None: passages can be found by their words only. `splitter` is a callable, or LangChain's.
+    `embeddings` None: passages can be found by their words only. `splitter` is a callable, or LangChain's,
+    or one for each kind of document (`ByKind`).
     With a `manifest` a document whose content is known is not read, cut or embedded again, and one that only has
     other readers gets those; without one all is done anew.
+
+    An embedder elsewhere is sent documents that somebody who holds `embedder_holds` may read; others are refused.
     """
 
     def __init__(
         self,
         store: DocumentStore,
         embeddings: Embeddings | None = None,
-        splitter: Splitter | TextSplitter = split,
+        splitter: Splitter | TextSplitter | ByKind = split,
         *,
         manifest: Manifest | None = None,
+        embedder_holds: Grants = PUBLIC_ONLY,
     ) -> None:
-        self._store, self._embeddings, self._split = store, embeddings, as_splitter(splitter)
+        self._store, self._embeddings, self._split = store, embeddings, by_kind(splitter)
+        self._embedder_holds = embedder_holds
         self._kept = manifest
 
     async def ingest(
@@ -64,9 +71,10 @@ class Ingestor:
 
         A document is LangChain's, an id and a text, or what a reader of files yields. One that cannot be taken is
         refused, and the rest goes on: no readers (`DocumentWithoutReaders`), front matter that names other readers
-        than an ACL given here, the id of one before it, text or id that UTF-8 cannot hold, a vector with NaN. An
-        earlier version of a refused document stays as it was. What was yielded is stored; memory in use does not
-        grow with the number of documents.
+        than an ACL given here, the id of one before it, text or id that UTF-8 cannot hold, a vector with NaN, and
+        what an embedder elsewhere may not read (`FlowDenied`, before any of it is sent). An earlier version of a
+        refused document stays as it was. What was yielded is stored; memory in use does not grow with the number of
+        documents.
 
         `all_of` says that these are all the documents there are whose ids begin so: what the manifest knows
         besides is removed, but not what lies below a folder that was refused (its id ends in `/`).
@@ -74,12 +82,15 @@ class Ingestor:
         With a `tenant`, readers are that tenant's, and so are documents: `menu.md` is stored as `acme::menu.md`,
         so that two tenants never replace each other's.
 
-        Raises `StoreError` when the store fails, and `InvalidInput` for `all_of` without a manifest that lasts.
+        Raises `StoreError` when the store fails, what the embedder raises when it does, and `InvalidInput` for
+        `all_of` without a manifest that lasts.
         """
         if all_of is not None and not (self._kept and self._kept.lasts):
             raise InvalidInput("`all_of` without a manifest", hint="give the ingestor a `Manifest(path)`")
         manifest = self._kept or Manifest()
-        ingestion = Ingestion(self._store, self._embeddings, self._split, manifest, readers, tenant)
+        ingestion = Ingestion(
+            self._store, self._embeddings, self._split, manifest, readers, tenant, self._embedder_holds
+        )
         try:
             async for outcome in ingestion.run(iter(documents)):
                 yield outcome

@@ -32,11 +32,12 @@ from ringwall.data.base import Chunk, DocumentStore, Embeddings, Scalar, StoreOf
 from ringwall.data.frontmatter import body_start
 from ringwall.data.manifest import Entry, Manifest
 from ringwall.data.outcome import Ingested, Outcome, Refused, Relabelled, Removed, Unchanged
-from ringwall.data.splitting import Splitter
+from ringwall.data.receiving import check_may_embed
+from ringwall.data.splitting import ByKind
 from ringwall.data.vectors import check_vector
-from ringwall.errors import InvalidInput
-from ringwall.principal import ACL, TENANT_MARK
-from ringwall.schema import JSON, canonical, digest
+from ringwall.errors import FlowDenied, InvalidInput
+from ringwall.principal import ACL, TENANT_MARK, Grants
+from ringwall.schema import canonical, digest
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -55,8 +56,15 @@ _MOST_DOCUMENTS: Final = 1000
 _READ_AHEAD: Final = 8
 """Files read side by side."""
 
-_PROBE: Final = "# A heading\n\nA sentence, and another one.\n\n" * 40
-"""What tells one way of cutting and embedding from another."""
+_PROBE: Final = (
+    "# A heading\n\nA sentence, and another one.\n\n" * 40
+    + "| a | b |\n| --- | --- |\n"
+    + "| cell | 1 |\n" * 80
+    + "\n```python\n"
+    + "def function(x):\n    return x\n\n\n" * 40
+    + "```\n"
+)
+"""What tells one way of cutting and embedding from another; it says nothing, so any embedder may read it."""
 
 
 @dataclass(slots=True)
@@ -78,13 +86,14 @@ class Ingestion:
         self,
         store: DocumentStore,
         embeddings: Embeddings | None,
-        splitter: Splitter,
+        splitter: ByKind,
         manifest: Manifest,
         readers: Readers,
         tenant: str,
+        embedder_holds: Grants,
     ) -> None:
         self._store, self._embeddings, self._split, self._manifest = store, embeddings, splitter, manifest
-        self._readers, self._tenant = readers, tenant
+        self._readers, self._tenant, self._embedder_holds = readers, tenant, embedder_holds
         self._recipe = ""
         self._unlisted: list[str] = []
         self._dimension: int | None = None
@@ -94,7 +103,7 @@ class Ingestion:
     ) -> AsyncGenerator[Outcome, None]:
         self._manifest.start()
         await self._doubt()
-        self._recipe = await asyncio.to_thread(self._fingerprint) if self._manifest.lasts else ""
+        self._recipe = await asyncio.to_thread(self._how) if self._manifest.lasts else ""
         with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="ringwall-ingest") as pool:
             jobs = self._jobs(documents, pool)
             batches = ahead(_in_thread(lambda: self._gather(jobs)))
@@ -135,12 +144,9 @@ class Ingestion:
                 held.update(chunk.document for chunk in batch)
             self._manifest.doubt(held)
 
-    def _fingerprint(self) -> str:
+    def _how(self) -> str:
         """What this way of cutting and embedding does to a text: another splitter or embedder does another thing."""
-        cuts: list[JSON] = [[passage.start, passage.end] for passage in self._split(_PROBE)]
-        vector = [] if self._embeddings is None else self._embeddings.embed_query(_PROBE)
-        rounded: list[JSON] = [round(float(x), 2) for x in vector]
-        return digest(canonical([cuts, rounded]))
+        return f"{digest(canonical(self._split.recipe(_PROBE)))}:{fingerprint(self._embeddings)}"
 
     # Reading and splitting, in a thread
 
@@ -191,8 +197,9 @@ class Ingestion:
             if same:
                 return self._known(document, came_as, same)
             admitted = admit(loaded(document), came_as, self._readers, self._tenant)
+            check_may_embed(self._embeddings, admitted.readers, self._embedder_holds, came_as)
             return _Job(name, None, content, admitted.readers, self._chunks(admitted))
-        except InvalidInput as error:
+        except (InvalidInput, FlowDenied) as error:
             return _Job(came_as, Refused(came_as, error))
 
     def _see(self, came_as: str) -> str:
@@ -224,9 +231,9 @@ class Ingestion:
                 document.readers,
                 start=passage.start + body,
                 end=passage.end + body,
-                metadata=describe(passage.start + body),
+                metadata={**passage.metadata, **describe(passage.start + body)},
             )
-            for number, passage in enumerate(self._split(document.text[body:]))
+            for number, passage in enumerate(self._split.of(document.name)(document.text[body:]))
         ]
 
     # Embedding, in a thread
@@ -302,6 +309,14 @@ class Ingestion:
             await self._store.set_readers([job.name for job in same], readers)
             for job in same:
                 job.outcome = Relabelled(job.name, readers)
+
+
+def fingerprint(embeddings: Embeddings | None) -> str:
+    """What tells one embedder from another: what it makes of a text as a passage and as a question."""
+    if embeddings is None:
+        return digest("")
+    vectors = [*embeddings.embed_documents([_PROBE]), embeddings.embed_query(_PROBE)]
+    return digest(canonical([[round(float(x), 2) for x in vector] for vector in vectors]))
 
 
 def _descriptions(metadata: Mapping[str, Scalar]) -> Callable[[int], Mapping[str, Scalar]]:

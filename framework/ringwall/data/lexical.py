@@ -43,11 +43,17 @@ def words(text: str) -> list[str]:
 
     A text of function words alone keeps them: `The Who` is a question too.
     """
-    spaced = text if text.isascii() else _UNSPACED.sub(r" \g<0> ", text)
-    found = _WORD.findall(spaced.lower())
+    found = spelled(text)
     telling = [word for word in found if word not in _FUNCTION_WORDS]
     stems: list[str] = _STEMMERS.english.stemWords(telling or found)
     return stems
+
+
+def spelled(text: str) -> list[str]:
+    """The words of `text` as they are spelled, in small letters, in order."""
+    spaced = text if text.isascii() else _UNSPACED.sub(r" \g<0> ", text)
+    found: list[str] = _WORD.findall(spaced.lower())
+    return found
 
 
 def rarity(holding: int, count: int) -> float:

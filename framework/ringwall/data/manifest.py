@@ -129,6 +129,16 @@ class Manifest:
             db.executemany("UPDATE documents SET done = 0 WHERE name = ?", lost)
             db.commit()
 
+    def embedded_anew(self, before: str, now: str) -> None:
+        """Say that every document which was embedded in one way is embedded in another (`ingestion.fingerprint`)."""
+        with self._guarded() as db:
+            db.execute(
+                "UPDATE documents SET recipe = substr(recipe, 1, instr(recipe, ':')) || ? "
+                "WHERE substr(recipe, instr(recipe, ':') + 1) = ?",
+                (now, before),
+            )
+            db.commit()
+
     @property
     def revision(self) -> str:
         """The store's revision when it was last known to hold what stands here."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from ringwall.data.base import Chunk, Match, Query, StoreOfRecord, Vector
 from ringwall.data.feedback import PASSAGES, asked, expanded
 from ringwall.data.fuse import DENSE_WEIGHT, fuse
 from ringwall.data.lexical import rarity, saturation, words
-from ringwall.data.vectors import check_vector, check_vectors
+from ringwall.data.vectors import check_vector, check_vectors, unit
 from ringwall.principal import ACL, Grant, Grants
 
 _VIEWS_KEPT: Final = 1024
@@ -149,7 +148,7 @@ class _Entry:
         self.chunk = chunk
         self.words = Counter(words(chunk.text))
         self.length = self.words.total()
-        self.unit = _unit(chunk.vector) if chunk.vector is not None else None
+        self.unit = unit(chunk.vector) if chunk.vector is not None else None
 
 
 class _Shelf:
@@ -201,8 +200,8 @@ class _View:
 
     def dense(self, vector: Vector) -> dict[_Entry, float]:
         """Cosine of every readable chunk that has a vector."""
-        unit = _unit(vector)
-        return {entry: sum(map(mul, unit, entry.unit)) for entry in self._entries() if entry.unit is not None}
+        direction = unit(vector)
+        return {entry: sum(map(mul, direction, entry.unit)) for entry in self._entries() if entry.unit is not None}
 
     def _entries(self) -> Iterator[_Entry]:
         return (entry for shelf in self.shelves for entry in shelf.entries)
@@ -220,9 +219,3 @@ class _View:
 
 
 _NOWHERE: Final[Mapping[_Entry, int]] = {}
-
-
-def _unit(vector: Vector) -> Vector:
-    """The vector at length 1; one of only zeros stays as it is, and is like nothing."""
-    length = math.hypot(*vector)
-    return tuple(x / length for x in vector) if length else vector

@@ -7,8 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from ringwall.data.base import Condition, DocumentStore, Embeddings, Match, Query
-from ringwall.data.stages import Search, Stage, ranked, without_repeats
+from ringwall.data.base import Condition, DocumentStore, Embeddings, Match, Query, Vector
+from ringwall.data.receiving import MayReceive, nobody_said, receiver_of
+from ringwall.data.stages import Fold, Search, Stage, ranked, without_repeats
 from ringwall.principal import Grants
 
 Rewriter = Callable[[str], Awaitable[Sequence[str]]]
@@ -29,13 +30,21 @@ class Trail(ABC):
 class Retriever:
     """Finds what answers a question among what a reader may read.
 
-    `embeddings` must be the ones the store was filled with; None searches by words alone.
+    `embeddings` must be the ones the store was filled with; None searches by words alone. `may_receive` is asked
+    before an embedder or a reranker elsewhere is sent anything; what may not be sent is searched for by words alone.
     """
 
     def __init__(
-        self, store: DocumentStore, embeddings: Embeddings | None = None, *, trail: Trail | None = None
+        self,
+        store: DocumentStore,
+        embeddings: Embeddings | None = None,
+        *,
+        trail: Trail | None = None,
+        may_receive: MayReceive = nobody_said,
     ) -> None:
         self._store, self._embeddings, self._trail = store, embeddings, trail
+        self._receiver = None if embeddings is None else receiver_of(embeddings)
+        self._may_receive = may_receive
 
     async def retrieve(
         self,
@@ -47,48 +56,72 @@ class Retriever:
         where: tuple[Condition, ...] = (),
         stages: Sequence[Stage] = (),
         rewriter: Rewriter | None = None,
+        fold: Fold = without_repeats,
     ) -> list[Match]:
         """Return at most `k` matches, best first, all readable to somebody who holds `readable`.
 
-        Of passages with one text the best is returned alone. `stages` work on `fetch` candidates (at least `k`).
+        Of passages with one text the best is returned alone, or what else `fold` says. `stages` work on `fetch`
+        candidates (at least `k`).
         With a `rewriter` the question is searched for in other words too, and the rankings are joined by
         reciprocal ranks (Cormack, Clarke and Büttcher, SIGIR 2009).
         """
-        matches = await self._search(question, readable, max(k, fetch), where, rewriter)
-        search = Search(question, readable, k, self._store)
+        matches = await self._search(question, readable, max(k, fetch), where, rewriter, fold)
+        search = Search(question, readable, k, self._store, self._may_receive)
         for stage in stages:
             matches = await stage(search, matches)
             self._note(getattr(stage, "__name__", type(stage).__name__), matches)
         return matches[: max(k, 0)]
 
     async def _search(
-        self, question: str, readable: Grants, k: int, where: tuple[Condition, ...], rewriter: Rewriter | None
+        self,
+        question: str,
+        readable: Grants,
+        k: int,
+        where: tuple[Condition, ...],
+        rewriter: Rewriter | None,
+        fold: Fold,
     ) -> list[Match]:
         if rewriter is None:
-            return await self._distinct(question, readable, k, where)
-        wordings = dict.fromkeys((question, *await rewriter(question)))
-        rankings = await asyncio.gather(*(self._distinct(w, readable, k, where) for w in wordings))
+            return await self._distinct(await self._query(question, where), readable, k, fold)
+        wordings = tuple(dict.fromkeys((question, *await rewriter(question))))
+        queries = await self._queries(wordings, where)
+        rankings = await asyncio.gather(*(self._distinct(query, readable, k, fold) for query in queries))
         joined = _by_rank(rankings)
         self._note("rewriter", joined)
-        return without_repeats(joined)[:k]
+        return fold(joined)[:k]
 
-    async def _distinct(self, question: str, readable: Grants, k: int, where: tuple[Condition, ...]) -> list[Match]:
+    async def _distinct(self, query: Query, readable: Grants, k: int, fold: Fold) -> list[Match]:
         """The best `k` of different texts: while copies take places, more is asked for."""
-        query, asked = await self._query(question, where), k
+        asked = k
         matches = await self._store.search(query, readable, asked)
-        distinct = without_repeats(matches)
+        distinct = fold(matches)
         while len(distinct) < k and len(matches) == asked < _MOST_COPIES * k:
             asked *= 4
             matches = await self._store.search(query, readable, asked)
-            distinct = without_repeats(matches)
+            distinct = await asyncio.to_thread(fold, matches)  # they may be many by now
         if asked > k:
             self._note("without repeats", distinct[:k])
         return distinct[:k]
 
+    async def _queries(self, wordings: Sequence[str], where: tuple[Condition, ...]) -> list[Query]:
+        """The wordings with their vectors; whether each may be sent is asked one after the other."""
+        sent = [text for text in wordings if self._embeddings is not None and await self._may_embed(text)]
+        vectors = dict(zip(sent, await asyncio.gather(*map(self._vector, sent)), strict=True))
+        return [Query(text, vectors.get(text), where) for text in wordings]
+
     async def _query(self, question: str, where: tuple[Condition, ...]) -> Query:
-        if self._embeddings is None:
-            return Query(question, where=where)
-        return Query(question, tuple(await asyncio.to_thread(self._embeddings.embed_query, question)), where)
+        sent = self._embeddings is not None and await self._may_embed(question)
+        return Query(question, await self._vector(question) if sent else None, where)
+
+    async def _may_embed(self, text: str) -> bool:
+        return self._receiver is None or await self._may_receive(self._receiver, (text,))
+
+    async def _vector(self, text: str) -> Vector:
+        assert self._embeddings is not None
+        # One that waits for a server need not hold a thread meanwhile; LangChain's others would take one anyway.
+        ask = getattr(self._embeddings, "aembed_query", None) if self._receiver else None
+        vector = await (ask(text) if ask else asyncio.to_thread(self._embeddings.embed_query, text))
+        return tuple(vector)
 
     def _note(self, stage: str, matches: Sequence[Match]) -> None:
         if self._trail is not None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol
+from pathlib import PurePosixPath
+from typing import Final, Protocol, runtime_checkable
 
+from ringwall.data.base import Scalar
 from ringwall.errors import InvalidInput
+from ringwall.schema import JSON
 
 _CUTS: Final = ("\n#", "\n\n", "\n", ". ", " ")
 """Where to cut, best first. A heading opens the next passage; the others close the one before."""
@@ -19,21 +22,37 @@ _WORD: Final = re.compile(r"\S")
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of a text: `text` stands there at characters `start` to `end` (end exclusive)."""
+    """A piece of a text: `text` stands there at characters `start` to `end` (end exclusive).
+
+    `metadata` is what a splitter knows about it: `heading`, what it stands under, and `columns`, the head of the
+    table it was cut from. Where the document has metadata of the same name, that counts.
+    """
 
     text: str
     start: int
     end: int
+    metadata: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
 
 
 Splitter = Callable[[str], list[Passage]]
-"""Cuts a text into passages. None for a text without words."""
+"""Cuts a text into passages. None for a text without words.
+
+What a probe of some pages does not show, a size for instance, it may say in an attribute `recipe`: when that
+changes, documents are cut anew.
+"""
 
 
 class TextSplitter(Protocol):
     """LangChain's `TextSplitter`, or anything that splits like one."""
 
     def split_text(self, text: str) -> list[str]: ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """An embedder that says how many tokens it would read of a text if it read all of it, special ones included."""
+
+    def tokens(self, text: str) -> int: ...
 
 
 def split(text: str, size: int = 1000, overlap: int = 100) -> list[Passage]:
@@ -51,9 +70,38 @@ def split(text: str, size: int = 1000, overlap: int = 100) -> list[Passage]:
     return [p for start, end in _ranges(text, size, overlap) if (p := _trimmed(text, start, end)).text]
 
 
-def as_splitter(splitter: Splitter | TextSplitter) -> Splitter:
-    """Return `splitter` if it is a callable; make one of a LangChain text splitter."""
+class ByKind:
+    """A splitter for each kind of document: `ByKind({".py": code, ".md": markdown}, default=split)`.
+
+    The kind is what a document's id ends with, from its last dot on, in small letters.
+    """
+
+    def __init__(self, kinds: Mapping[str, Splitter | TextSplitter], default: Splitter | TextSplitter = split) -> None:
+        self._kinds = {suffix: _as_splitter(splitter) for suffix, splitter in kinds.items()}
+        self._default = _as_splitter(default)
+
+    def of(self, document: str) -> Splitter:
+        """The splitter for the document with this id."""
+        return self._kinds.get(PurePosixPath(document).suffix.lower(), self._default)
+
+    def recipe(self, probe: str) -> JSON:
+        """What tells these splitters from others: how they cut a probe, and what they say themselves."""
+        every = {"": self._default, **self._kinds}
+        return {suffix: _recipe(splitter, probe) for suffix, splitter in every.items()}
+
+
+def by_kind(splitter: Splitter | TextSplitter | ByKind) -> ByKind:
+    """Return `splitter` if it tells kinds apart, or one that gives it to all."""
+    return splitter if isinstance(splitter, ByKind) else ByKind({}, splitter)
+
+
+def _as_splitter(splitter: Splitter | TextSplitter) -> Splitter:
     return splitter if callable(splitter) else partial(_split_with, splitter)
+
+
+def _recipe(splitter: Splitter, probe: str) -> JSON:
+    cuts: list[JSON] = [[passage.start, passage.end] for passage in splitter(probe)]
+    return [cuts, str(getattr(splitter, "recipe", ""))]
 
 
 def _split_with(splitter: TextSplitter, text: str) -> list[Passage]:

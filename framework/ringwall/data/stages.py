@@ -15,20 +15,26 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
+from ringwall.data.alike import THRESHOLD, check_threshold, likeness, may_be_alike, shingles
 from ringwall.data.base import Chunk, DocumentStore, Match
 from ringwall.data.lexical import words
+from ringwall.data.receiving import MayReceive, nobody_said, receiver_of
 from ringwall.errors import InvalidInput
-from ringwall.principal import Grants
+from ringwall.principal import Grants, Principal
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is looked for, for whom, and where; `k` matches are wanted in the end."""
+    """What is looked for, for whom, and where; `k` matches are wanted in the end.
+
+    A stage that sends text out of the process asks `may_receive` first.
+    """
 
     question: str
     readable: Grants
     k: int
     store: DocumentStore
+    may_receive: MayReceive = nobody_said
 
 
 Stage = Callable[[Search, list[Match]], Awaitable[list[Match]]]
@@ -36,19 +42,31 @@ Stage = Callable[[Search, list[Match]], Awaitable[list[Match]]]
 
 
 class Reranker(Protocol):
-    """Says how well each text answers a question: higher is better. It runs here and sends nothing anywhere."""
+    """Says how well each text answers a question: higher is better.
+
+    `principal` is None if it runs here and sends nothing anywhere, else who receives the question and the texts.
+    """
+
+    @property
+    def principal(self) -> Principal | None: ...
 
     def scores(self, question: str, texts: Sequence[str]) -> Sequence[float]: ...
 
 
 class Rerank:
-    """Puts the matches in the order of a model that reads question and passage together."""
+    """Puts the matches in the order of a model that reads question and passage together.
+
+    They stay in the order they had where the model is elsewhere and may not receive all that the run has read.
+    """
 
     def __init__(self, reranker: Reranker) -> None:
         self._reranker = reranker
 
     async def __call__(self, search: Search, matches: list[Match]) -> list[Match]:
         texts = [match.chunk.text for match in matches]
+        receiver = receiver_of(self._reranker, kind="reranker")
+        if receiver is not None and not await search.may_receive(receiver, (search.question, *texts)):
+            return matches
         scores = await asyncio.to_thread(self._reranker.scores, search.question, texts)
         return ranked([Match(match.chunk, float(s)) for match, s in zip(matches, scores, strict=True)])
 
@@ -151,6 +169,33 @@ class Decay:
                 return 0.0
             written = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         return max(0.0, now - float(written)) / 86_400 if written else 0.0
+
+
+Fold = Callable[[list[Match]], list[Match]]
+"""What leaves out matches that others make superfluous, in the order there is. Further ones then take their places."""
+
+
+class Distinct:
+    """A fold: of matches that say nearly the same, the best alone.
+
+    Nearly the same is a `likeness` (`ringwall.data.alike`) of at least `threshold`: a paragraph of a hundred words in
+    which one was changed. That one word may be the one that matters; who must see every version does not fold them.
+    """
+
+    def __init__(self, threshold: float = THRESHOLD) -> None:
+        check_threshold(threshold)
+        self._threshold = threshold
+
+    def __call__(self, matches: list[Match]) -> list[Match]:
+        kept: list[tuple[Match, frozenset[str]]] = []
+        for match in matches:
+            said = shingles(match.chunk.text)
+            if not any(self._are_alike(said, other) for _, other in kept):
+                kept.append((match, said))
+        return [match for match, _ in kept]
+
+    def _are_alike(self, a: frozenset[str], b: frozenset[str]) -> bool:
+        return may_be_alike(a, b, self._threshold) and likeness(a, b) >= self._threshold
 
 
 def without_repeats(matches: list[Match]) -> list[Match]:

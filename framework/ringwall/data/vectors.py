@@ -1,7 +1,8 @@
-"""What a vector must be before a store keeps it or looks for it."""
+"""What a vector must be before a store keeps it or looks for it, and what it is compared as."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -38,3 +39,9 @@ def check_vectors(chunks: Iterable[Chunk], dimension: int | None) -> int | None:
         if chunk.vector is not None:
             dimension = check_vector(chunk.vector, dimension, of=f"chunk {chunk.id!r}")
     return dimension
+
+
+def unit(vector: Vector) -> Vector:
+    """The vector at length 1; one of only zeros stays as it is, and is like nothing."""
+    length = math.hypot(*vector)
+    return tuple(x / length for x in vector) if length else vector

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from ringwall.data.base import Chunk, DocumentStore, Match, Query
+from ringwall.data.receiving import in_tenant_of
 from ringwall.deployment.base import Decision, Verdict
 from ringwall.deployment.runlog import RunLog
 from ringwall.errors import ActionDenied, FlowDenied, StoreError
@@ -138,12 +139,8 @@ class GatedModel(ModelProvider):
         )
 
     async def _may_receive(self, label: Label) -> None:
-        """Ask, and write the answer down before anything leaves: a disclosure is never only in memory."""
         receiver = self._inner.principal
-        allowed = label.may_flow_to(await self._log.policy.grants(receiver))
-        self._log.note("flow.allowed" if allowed else "flow.denied", {"receiver": receiver.id})
-        await self._log.flush()
-        if not allowed:
+        if not await may_flow(self._log, label, receiver):
             raise FlowDenied(
                 f"{receiver.id} may not receive what this run has read",
                 hint="route it to a local model, or give that provider the grants it lacks",
@@ -233,6 +230,23 @@ async def caused_by(log: RunLog, sources: Iterable[Source], action: str, resourc
 def source_principal(source: Source, tenant: str) -> Principal:
     """A source as the policy knows it."""
     return Principal(source.replace(TENANT_MARK, ":"), tenant)
+
+
+async def may_flow(log: RunLog, label: Label, receiver: Principal) -> bool:
+    """Ask, and write the answer down before anything leaves: a disclosure is never only in memory."""
+    allowed = label.may_flow_to(await log.policy.grants(receiver))
+    log.note("flow.allowed" if allowed else "flow.denied", {"receiver": receiver.id})
+    await log.flush()
+    return allowed
+
+
+async def may_disclose(log: RunLog, receiver: Principal, texts: Sequence[str]) -> bool:
+    """Ask whether an embedder or reranker elsewhere may receive texts of this run, and write the answer down.
+
+    The user's question, word for word, carries its own label; any other text could be made from all the run has seen.
+    """
+    label = log.question.label if all(text == log.question.value for text in texts) else log.floor
+    return await may_flow(log, label, in_tenant_of(receiver, log.principal.tenant))
 
 
 async def release(log: RunLog, *, as_: str) -> None:
