@@ -139,7 +139,7 @@ async def test_more_than_may_wait_are_refused_and_the_others_answered(small: Lla
     results = await asyncio.gather(*requests, return_exceptions=True)
     refused = [result for result in results if isinstance(result, Overloaded)]
     answered = [result for result in results if isinstance(result, Reply)]
-    assert len(answered) >= 4
+    assert len(answered) >= 2
     assert len(refused) == 12 - len(answered) > 0
 
 
