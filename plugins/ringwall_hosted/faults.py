@@ -82,7 +82,7 @@ def refusal(
         return overflow
     what = f"{provider} answered {status}" + (f": {excerpt(said, secret)}" if said.strip() else "")
     if status < 400:
-        return BadReply(what, provider=provider, expected="status 200 and a stream of events")
+        return BadReply(what, provider=provider, expected="status 200")
     # An empty account is told with the status of a busy server, but waiting does not fill it.
     if (status in _BUSY or status >= 500) and error.get("code") != "insufficient_quota":
         return ProviderUnavailable(what, provider=provider, retry_after=retry_after(headers))
@@ -95,7 +95,7 @@ def _redirected(headers: Mapping[str, str], provider: str, secret: Secret) -> Pr
     except ValueError:
         host = "an address that is none"
     return ProviderRefused(
-        f"{provider} redirects to {excerpt(host, secret)}; neither the key nor the prompt is sent after it",
+        f"{provider} redirects to {excerpt(host, secret)}; neither the key nor any text is sent after it",
         provider=provider,
         hint="if you trust it, make it the `base_url`",
     )
