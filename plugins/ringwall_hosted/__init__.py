@@ -1,6 +1,19 @@
-"""Models behind any OpenAI-compatible chat-completions server: a hosted API, vLLM, llama.cpp's server."""
+"""Models behind a server: OpenAI-compatible chat completions, Anthropic's Messages, OpenAI's Responses."""
 
-from ringwall_hosted.model import HostedModel
+from ringwall_hosted.chat import OPENAI, ChatCompletions
+from ringwall_hosted.messages import Messages
+from ringwall_hosted.model import HostedAnthropic, HostedModel, HostedResponses
+from ringwall_hosted.responses import Responses
 from ringwall_hosted.server import Retries, Timeouts
 
-__all__ = ["HostedModel", "Retries", "Timeouts"]
+__all__ = [
+    "OPENAI",
+    "ChatCompletions",
+    "HostedAnthropic",
+    "HostedModel",
+    "HostedResponses",
+    "Messages",
+    "Responses",
+    "Retries",
+    "Timeouts",
+]

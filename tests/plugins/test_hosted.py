@@ -51,7 +51,7 @@ from ringwall.model import (
 from ringwall.model.contract import SCHEMA, TOOLS, ModelProviderContract
 from ringwall.model.langchain import ChatRingwall, as_chat_model
 from ringwall.schema import JSON
-from ringwall_hosted import HostedModel, Retries, Timeouts
+from ringwall_hosted import ChatCompletions, HostedModel, Retries, Timeouts
 from ringwall_llama import LlamaCpp
 from tests.model.test_scripted import obliging
 from tests.plugins.openai_server import HELLO, STREAM_HEAD, Told, http, piece, says, serving, stream, told
@@ -170,7 +170,7 @@ async def test_sampling_and_extra_fields_are_sent_and_none_leaves_a_field_out() 
         await ask(
             server,
             ModelRequest((HumanMessage("Hello?"),), sampling=sampling),
-            max_tokens_field="max_completion_tokens",
+            wire=ChatCompletions(max_tokens_field="max_completion_tokens"),
             extra={"temperature": None, "user": "u1"},
         )
     body = server.asked[0].body
