@@ -197,7 +197,6 @@ class HostedModel(ModelProvider):
                     return
                 delta = reading.take(event)
                 if reading.refused:
-                    event = call.secret.removed_from(event)
                     status, headers = reading.refused, response.headers
                     raise self._server.refusal(status, headers, event, call.secret, reserved=reserved)
                 if delta:

@@ -23,6 +23,9 @@ Wish = Literal["frequency_penalty", "grammar", "logit_bias", "logprobs", "min_p"
 _MOST: Final = 16 * 1024 * 1024
 """Bytes that one reply may have: a server that sends more is broken or means harm."""
 
+_NOT_SAID: Final = ("tool_call", "invalid_tool_call", "reasoning")
+"""Blocks of LangChain's in the content of a message that are no part of what was said."""
+
 _KEEP_ALIVE: Final = (b"ping", b"keepalive")
 """The names of events that say only that the server is still there."""
 
@@ -94,7 +97,14 @@ def as_entries(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     if written is None:
         raise unwritable()
     _add_broken_calls(messages, written)
-    return written
+    return [{**entry, "content": _content(entry["content"])} if "content" in entry else entry for entry in written]
+
+
+def _content(content: Any) -> Any:
+    """Without calls, which stand beside it, and thoughts, which nobody reads again."""
+    if not isinstance(content, list):
+        return content
+    return [part for part in content if part.get("type") not in _NOT_SAID] or ""
 
 
 def unwritable() -> InvalidInput:
