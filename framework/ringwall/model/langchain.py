@@ -407,12 +407,11 @@ def _with_raw(llm: Runnable[Any, Any], parser: Runnable[Any, Any]) -> Runnable[A
 
 
 def _as_usage(usage: Usage) -> UsageMetadata:
-    return UsageMetadata(
-        input_tokens=usage.prompt,
-        output_tokens=usage.completion,
-        total_tokens=usage.prompt + usage.completion,
-        input_token_details={"cache_read": usage.cached},
-    )
+    total = usage.prompt + usage.completion
+    counted = UsageMetadata(input_tokens=usage.prompt, output_tokens=usage.completion, total_tokens=total)
+    if usage.cached:
+        counted["input_token_details"] = {"cache_read": usage.cached}
+    return counted
 
 
 def _as_metadata(finish: str, model: str) -> dict[str, Any]:
