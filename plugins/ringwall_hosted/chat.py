@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, NonNegativeInt
 
 from ringwall.model.base import ANY_TOOL, Delta, ModelRequest, ToolSpec, Usage
 from ringwall.schema import JsonSchema
@@ -111,12 +111,12 @@ class _Alternative(BaseModel):
 
 
 class _Details(BaseModel):
-    cached_tokens: int | None = None
+    cached_tokens: NonNegativeInt | None = None
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: NonNegativeInt = 0
+    completion_tokens: NonNegativeInt = 0
     prompt_tokens_details: _Details | None = None
 
 

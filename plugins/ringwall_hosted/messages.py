@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, NonNegativeInt
 
 from ringwall.errors import InvalidInput
 from ringwall.model.base import ANY_TOOL, Delta, ModelRequest, ToolSpec, Usage
@@ -181,10 +181,10 @@ def _source(url: str) -> dict[str, str]:
 class _Usage(BaseModel):
     """Cumulative; what is None did not change. Tokens of a cache are not among `input_tokens`."""
 
-    input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    output_tokens: int | None = None
+    input_tokens: NonNegativeInt | None = None
+    cache_creation_input_tokens: NonNegativeInt | None = None
+    cache_read_input_tokens: NonNegativeInt | None = None
+    output_tokens: NonNegativeInt | None = None
 
 
 class _Message(BaseModel):
@@ -220,6 +220,8 @@ class _Assembly(Reading):
     def __init__(self, request: ModelRequest, provider: str) -> None:
         super().__init__(request, provider)
         self._counted = _Usage()
+        self._reply_block: int | None = None
+        """The number of the block whose arguments are the reply."""
 
     def take(self, event: str) -> Delta | None:
         read = _Event.model_validate_json(event)
@@ -245,24 +247,30 @@ class _Assembly(Reading):
         return super().last()
 
     def _started(self, index: int | None, block: _Block) -> Delta | None:
-        if block.type == "tool_use" and not self._is_reply(block.name):
+        if block.type == "text":
+            return self._said(block.text)
+        if block.type == "tool_use" and self._is_reply(block.name):
+            self._reply_block = index
+        elif block.type == "tool_use":
             self._calls.append(Call(index, block.id, block.name))
-        return self._said(block.text) if block.type == "text" else None
+        return None
 
     def _continued(self, index: int | None, delta: _Delta) -> Delta | None:
         if delta.partial_json is None:
             return self._said(delta.text)
-        call = next((call for call in self._calls if call.index == index), None)
-        if call is None:
+        if index is not None and index == self._reply_block:
             return self._said(delta.partial_json)
-        call.arguments += delta.partial_json
+        for call in self._calls:
+            if call.index == index:
+                call.arguments += delta.partial_json
         return None
 
     def _ended(self, reason: str | None) -> None:
         if reason == "refusal":
             raise self._declined()
-        finish = _FINISHES.get(reason or "", "")
-        self._finish = "stop" if finish == "tool_calls" and not self._calls and self._text else finish
+        self._finish = (
+            "stop" if reason == "tool_use" and self._reply_block is not None else _FINISHES.get(reason or "", "")
+        )
 
     def _is_reply(self, name: str) -> bool:
         return self._request.schema is not None and not self._request.tools and name == _SCHEMA_TOOL.name

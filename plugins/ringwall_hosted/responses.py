@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, NonNegativeInt
 
 from ringwall.model.base import ANY_TOOL, Delta, ModelRequest, ToolSpec, Usage
 from ringwall.schema import JsonSchema
@@ -81,7 +81,7 @@ def _items(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     role = entry["role"]
     content = [_part(part, said=role == "assistant") for part in parts(entry)]
     if role == "tool":
-        yield {"type": "function_call_output", "call_id": entry["tool_call_id"], "output": content}
+        yield {"type": "function_call_output", "call_id": entry["tool_call_id"], "output": content or ""}
         return
     if content:
         yield {"role": role, "content": content}
@@ -117,12 +117,12 @@ class _Item(BaseModel):
 
 
 class _Details(BaseModel):
-    cached_tokens: int = 0
+    cached_tokens: NonNegativeInt = 0
 
 
 class _Usage(BaseModel):
-    input_tokens: int = 0
-    output_tokens: int = 0
+    input_tokens: NonNegativeInt = 0
+    output_tokens: NonNegativeInt = 0
     input_tokens_details: _Details | None = None
 
 

@@ -355,6 +355,21 @@ async def test_a_broken_reply_is_never_passed_off_as_whole(api: Api) -> None:
         assert len(server.asked) == 1
 
 
+async def test_a_count_of_tokens_that_cannot_be_is_a_bad_reply() -> None:
+    counted: list[tuple[Api, Body]] = [
+        (CHAT, {"choices": [], "usage": {"prompt_tokens": -5}}),
+        (ANTHROPIC, anthropic.starts(input_tokens=-5)),
+        (RESPONSES, responses.ends(usage=Usage(-5, 2))),
+    ]
+    for api, event in counted:
+        async with told(stream(event, *api.last)) as server:
+            assert isinstance(await error_of(server, make=api.make), BadReply)
+
+
+def test_tokens_that_were_kept_are_never_more_than_were_sent() -> None:
+    assert Price(2.0, 10.0, cached=0.5).of(Usage(4, 0, cached=9)) == pytest.approx(4 * 0.5 / 1e6)
+
+
 async def test_a_redirect_is_not_followed(api: Api) -> None:
     async with told(api.hello) as elsewhere, told(http(307, Location=f"{elsewhere.base_url}/x?{KEY}")) as server:
         error = await error_of(server, make=api.make)

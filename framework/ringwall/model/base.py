@@ -54,9 +54,8 @@ class Price:
 
     def of(self, usage: Usage) -> float:
         """What `usage` cost."""
-        cached = self.prompt if self.cached is None else self.cached
-        fresh = usage.prompt - usage.cached
-        return (fresh * self.prompt + usage.cached * cached + usage.completion * self.completion) / 1e6
+        kept, price = min(usage.cached, usage.prompt), self.prompt if self.cached is None else self.cached
+        return ((usage.prompt - kept) * self.prompt + kept * price + usage.completion * self.completion) / 1e6
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,8 +178,8 @@ def _last_delta(whole: AIMessageChunk, request: ModelRequest, provider: str) -> 
         for c in whole.tool_call_chunks
     )
     spent = whole.usage_metadata
-    cached = spent.get("input_token_details", {}).get("cache_read", 0) if spent else 0
-    usage = Usage(spent["input_tokens"], spent["output_tokens"], cached) if spent else Usage()
+    cached = spent.get("input_token_details", {}).get("cache_read") if spent else 0
+    usage = Usage(spent["input_tokens"], spent["output_tokens"], cached or 0) if spent else Usage()
     if request.schema is None:
         return Delta("", calls, usage, "tool_calls" if calls else _finish(whole.response_metadata))
     if not calls:
