@@ -234,7 +234,8 @@ class _Assembly(Reading):
                 return self._continued(read.index, read.delta)
             case "message_delta":
                 self._count(read.usage)
-                self._ended(read.delta.stop_reason)
+                if read.delta.stop_reason:
+                    self._ended(read.delta.stop_reason)
             case "message_stop":
                 self.is_over = True
             case "error":
@@ -265,12 +266,11 @@ class _Assembly(Reading):
                 call.arguments += delta.partial_json
         return None
 
-    def _ended(self, reason: str | None) -> None:
+    def _ended(self, reason: str) -> None:
         if reason == "refusal":
             raise self._declined()
-        self._finish = (
-            "stop" if reason == "tool_use" and self._reply_block is not None else _FINISHES.get(reason or "", "")
-        )
+        is_reply = reason == "tool_use" and self._reply_block is not None
+        self._finish = "stop" if is_reply else _FINISHES.get(reason, "")
 
     def _is_reply(self, name: str) -> bool:
         return self._request.schema is not None and not self._request.tools and name == _SCHEMA_TOOL.name
