@@ -16,6 +16,7 @@
     │   └── ActionDenied                 this action may not be caused by these sources
     ├── ProviderError                the model provider's
     │   ├── ProviderRefused              key, account or request refused; trying again will not help
+    │   │   └── LacksAbility                 it has no means to do what the request asks
     │   ├── ProviderUnavailable          busy, down or too slow; trying again may help
     │   └── BadReply                     the reply breaks the protocol or stops in the middle
     ├── StepFailed                   a step of the pipeline raised something that is not in this tree
@@ -148,6 +149,10 @@ class ProviderError(RingwallError):
 
 class ProviderRefused(ProviderError):
     """The request, key or account was refused: trying again will not help."""
+
+
+class LacksAbility(ProviderRefused):
+    """The provider has no means to do what the request asks; nothing was sent to it."""
 
 
 class ProviderUnavailable(ProviderError):

@@ -1,4 +1,4 @@
-"""One OpenAI-compatible server: its address, its key, its connections, and how patiently it is asked."""
+"""One server: its address, its key, its connections, and how patiently it is asked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import httpx
@@ -22,6 +23,8 @@ from ringwall_hosted.port import Clients, http_errors
 
 ReadKey = Callable[[], str | Awaitable[str]]
 """Gives the API key of the moment: from a vault, a file that is rotated, a token service."""
+
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 _PLAIN_URL: Final = re.compile(r"https?://([\w.-]+|\[[\da-fA-F:.]+\])(:\d{1,5})?(/[^\s?#@]*)?", re.ASCII)
 """An address without a user, a query or a fragment: what is secret has no place in it."""
@@ -64,7 +67,9 @@ RETRIES: Final = Retries()
 
 
 class Server:
-    """Where requests go. `name` is what its errors call it.
+    """Where requests go, each with `headers`. `name` is what its errors call it.
+
+    The key goes into the header `key_header`.
 
     Raises `ConfigurationError` for a `base_url` that is no plain http(s) address.
     """
@@ -79,6 +84,8 @@ class Server:
         timeouts: Timeouts,
         retries: Retries,
         client: Callable[[], httpx.AsyncClient],
+        headers: Mapping[str, str] = _NONE,
+        key_header: str = "Authorization",
     ) -> None:
         if not _PLAIN_URL.fullmatch(base_url):
             # The address is not repeated: what makes it wrong may be a password.
@@ -89,6 +96,7 @@ class Server:
         self.name, self.timeouts = name, timeouts
         self._url, self._retries = base_url.rstrip("/"), retries
         self._api_key_env, self._api_key = api_key_env, api_key
+        self._headers, self._key_header = headers, key_header
         self._clients = Clients(client)
 
     async def close(self) -> None:
@@ -99,7 +107,7 @@ class Server:
     async def read_key(self) -> Secret:
         if self._api_key is None and self._api_key_env is None:
             return Secret("")
-        secret = Secret(await self._key_text())
+        secret = Secret(await self._key_text(), self._key_header)
         # Checked here: the HTTP library would repeat a key that it cannot send.
         if secret.is_sendable:
             return secret
@@ -174,7 +182,7 @@ class Server:
             "POST",
             self._url + path,
             content=body,
-            headers={"Content-Type": "application/json", "Accept": accept, **secret.headers},
+            headers={"Content-Type": "application/json", "Accept": accept, **self._headers, **secret.headers},
             timeout=(timeouts.connect, None, timeouts.send, timeouts.pool),
         )
         async with asyncio.timeout_at(limit):

@@ -1,5 +1,5 @@
 """Two OpenAI-compatible servers on loopback: one that says exactly what a test tells it to, good or bad, and one
-that is a ringwall provider.
+that is a ringwall provider. What other APIs share with them is here too.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ringwall.model import (
     ModelRequest,
     RequestedCall,
     Sampling,
+    TokenProbability,
     ToolSpec,
 )
 
@@ -122,9 +123,10 @@ def stream(*events: object) -> bytes:
     return STREAM_HEAD + b"".join(map(piece, events)) + b"0\r\n\r\n"
 
 
-def says(text: str = "", finish: str | None = None, **delta: object) -> dict[str, Any]:
+def says(text: str = "", finish: str | None = None, *, logprobs: object = None, **delta: object) -> dict[str, Any]:
     """The chunk of a reply that says so."""
-    return {"choices": [{"index": 0, "delta": {"content": text, **delta}, "finish_reason": finish}]}
+    message = {"content": text, **delta}
+    return {"choices": [{"index": 0, "delta": message, "finish_reason": finish, "logprobs": logprobs}]}
 
 
 USED = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}
@@ -134,13 +136,26 @@ HELLO = stream(says("Hel"), says("lo"), says(finish="stop"), USED, "[DONE]")
 # ---- a server that is a provider
 
 
+Body = dict[str, Any]
+
+Write = Callable[[Delta, int], Iterator[Body]]
+"""What an API writes of a delta, before which there were so many."""
+
+
 def openai_app(provider: ModelProvider) -> FastAPI:
     """Chat completions as `provider` answers them."""
+    return api_app(provider, "/v1/chat/completions", _as_request, _written, end="data: [DONE]\n\n")
+
+
+def api_app(
+    provider: ModelProvider, path: str, as_request: Callable[[Body], ModelRequest], write: Write, *, end: str = ""
+) -> FastAPI:
+    """An API whose one door is `path`, as `provider` answers."""
     app = FastAPI()
 
-    @app.post("/v1/chat/completions", response_model=None)
+    @app.post(path, response_model=None)
     async def complete(request: Request) -> Response:
-        deltas = provider.stream(_as_request(await request.json()))
+        deltas = provider.stream(as_request(await request.json()))
         try:
             first = await anext(deltas)
         except ContextOverflow as error:
@@ -149,9 +164,27 @@ def openai_app(provider: ModelProvider) -> FastAPI:
                 f"resulted in {error.tokens} tokens."
             )
             return JSONResponse({"error": {"message": message, "code": "context_length_exceeded"}}, 400)
-        return StreamingResponse(_written(first, deltas), media_type="text/event-stream")
+        return StreamingResponse(_events(first, deltas, write, end), media_type="text/event-stream")
 
     return app
+
+
+async def _events(first: Delta, rest: AsyncGenerator[Delta, None], write: Write, end: str) -> AsyncIterator[str]:
+    count = 0
+    try:
+        for event in write(first, count):
+            yield _event(event)
+        async for delta in rest:
+            count += 1
+            for event in write(delta, count):
+                yield _event(event)
+        yield end
+    finally:
+        await rest.aclose()
+
+
+def _event(event: Body) -> str:
+    return (f"event: {event['type']}\n" if "type" in event else "") + f"data: {json.dumps(event)}\n\n"
 
 
 def _as_request(body: dict[str, Any]) -> ModelRequest:
@@ -168,32 +201,31 @@ def _as_request(body: dict[str, Any]) -> ModelRequest:
             body["max_tokens"],
             tuple(body.get("stop", ())),
             body.get("seed"),
+            logprobs=body.get("top_logprobs"),
         ),
     )
 
 
-async def _written(first: Delta, rest: AsyncGenerator[Delta, None]) -> AsyncIterator[str]:
-    try:
-        for event in _events(first, 0):
-            yield event
-        async for delta in rest:
-            for event in _events(delta, 0):
-                yield event
-        yield "data: [DONE]\n\n"
-    finally:
-        await rest.aclose()
-
-
-def _events(delta: Delta, start: int) -> Iterator[str]:
-    chunks = [says(delta.text)] if delta.text else []
-    for index, call in enumerate(delta.calls, start):
-        chunks += [says(tool_calls=[fragment]) for fragment in _fragments(index, call)]
+def _written(delta: Delta, before: int) -> Iterator[Body]:
+    if delta.text or delta.logprobs:
+        yield says(delta.text, logprobs=_likely(delta))
+    for index, call in enumerate(delta.calls):
+        yield from (says(tool_calls=[fragment]) for fragment in _fragments(index, call))
     if delta.finish:
-        chunks.append(says(finish=delta.finish))
+        yield says(finish=delta.finish)
     if delta.usage:
         used = {"prompt_tokens": delta.usage.prompt, "completion_tokens": delta.usage.completion}
-        chunks.append({"choices": [], "usage": used})
-    return (f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+        yield {"choices": [], "usage": used}
+
+
+def _likely(delta: Delta) -> Body | None:
+    return {"content": [likely(token) for token in delta.logprobs]} if delta.logprobs else None
+
+
+def likely(token: TokenProbability) -> Body:
+    """A token and its alternatives, as OpenAI's APIs write them."""
+    others = [{"token": other.text, "logprob": other.logprob} for other in token.others]
+    return {"token": token.text, "logprob": token.logprob, "top_logprobs": others}
 
 
 def _fragments(index: int, call: RequestedCall) -> list[dict[str, Any]]:
@@ -206,11 +238,9 @@ def _fragments(index: int, call: RequestedCall) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def serving(provider: ModelProvider) -> Iterator[str]:
+def serving(provider: ModelProvider, app: Callable[[ModelProvider], FastAPI] = openai_app) -> Iterator[str]:
     """Serve `provider` from a thread of its own; gives the `base_url`."""
-    config = uvicorn.Config(
-        openai_app(provider), port=0, log_level="warning", lifespan="off", ws="none", access_log=False
-    )
+    config = uvicorn.Config(app(provider), port=0, log_level="warning", lifespan="off", ws="none", access_log=False)
     server = uvicorn.Server(config)
     listening = config.bind_socket()
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)

@@ -18,7 +18,7 @@ from ringwall.deployment.base import Decision, Verdict
 from ringwall.deployment.runlog import RunLog
 from ringwall.errors import ActionDenied, FlowDenied, StoreError
 from ringwall.label import Label, Source, join
-from ringwall.model.base import Delta, Location, ModelInfo, ModelProvider, ModelRequest
+from ringwall.model.base import Delta, Location, ModelInfo, ModelProvider, ModelRequest, Usage
 from ringwall.personalization.base import Memory, MemoryStore, Profile, ProfileStore
 from ringwall.principal import ACL, TENANT_MARK, Grants, Principal, scoped
 from ringwall.schema import JSON
@@ -112,13 +112,12 @@ class GatedModel(ModelProvider):
         info = self._inner.info
         if info.location is Location.REMOTE:
             await self._may_receive(request.label | self._log.floor)
-        began, usage, finish = time.perf_counter(), None, ""
+        began, usage, finish = time.perf_counter(), Usage(), ""
         calls: list[JSON] = []
         deltas = self._inner.stream(replace(request, asker=self._log.principal.own_grant))
         try:
             async for delta in deltas:
-                if delta.usage is not None:
-                    usage = delta.usage
+                usage = delta.usage or usage
                 finish = delta.finish or finish
                 for call in delta.calls:
                     self._log.proposals[call.name, call.arguments] = request.label | self._log.floor
@@ -130,8 +129,10 @@ class GatedModel(ModelProvider):
             "model.replied",
             {
                 "provider": info.name,
-                "prompt_tokens": usage.prompt if usage else 0,
-                "completion_tokens": usage.completion if usage else 0,
+                "prompt_tokens": usage.prompt,
+                "cached_tokens": usage.cached,
+                "completion_tokens": usage.completion,
+                "cost": round(info.price.of(usage), 9),
                 "finish": finish,
                 "calls": calls,
                 "ms": round((time.perf_counter() - began) * 1e3, 3),

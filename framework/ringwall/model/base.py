@@ -42,10 +42,20 @@ class Location(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Money per million tokens, in US dollars."""
+    """Money per million tokens, in US dollars.
+
+    `cached` is the price of those tokens of a prompt that the provider had kept from an earlier one; None is the same
+    as for all others.
+    """
 
     prompt: float = 0.0
     completion: float = 0.0
+    cached: float | None = None
+
+    def of(self, usage: Usage) -> float:
+        """What `usage` cost."""
+        kept, price = min(usage.cached, usage.prompt), self.prompt if self.cached is None else self.cached
+        return ((usage.prompt - kept) * self.prompt + kept * price + usage.completion * self.completion) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +135,11 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that a request took."""
+    """Tokens that a request took. `cached` are those of the prompt that the provider did not have to read again."""
 
     prompt: int = 0
     completion: int = 0
+    cached: int = 0
 
 
 class RequestedCall(NamedTuple):

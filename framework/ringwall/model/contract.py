@@ -48,7 +48,7 @@ TOOLS: Final = (
 
 def ask(question: str, *, max_tokens: int = 8) -> ModelRequest:
     """A plain question."""
-    return ModelRequest((HumanMessage(question),), sampling=Sampling(max_tokens=max_tokens, seed=1))
+    return ModelRequest((HumanMessage(question),), sampling=Sampling(max_tokens=max_tokens))
 
 
 BOOKING: Final = "Book a table for 4 guests in Lisbon."

@@ -178,7 +178,8 @@ def _last_delta(whole: AIMessageChunk, request: ModelRequest, provider: str) -> 
         for c in whole.tool_call_chunks
     )
     spent = whole.usage_metadata
-    usage = Usage(spent["input_tokens"], spent["output_tokens"]) if spent else Usage()
+    cached = spent.get("input_token_details", {}).get("cache_read") if spent else 0
+    usage = Usage(spent["input_tokens"], spent["output_tokens"], cached or 0) if spent else Usage()
     if request.schema is None:
         return Delta("", calls, usage, "tool_calls" if calls else _finish(whole.response_metadata))
     if not calls:
@@ -407,7 +408,10 @@ def _with_raw(llm: Runnable[Any, Any], parser: Runnable[Any, Any]) -> Runnable[A
 
 def _as_usage(usage: Usage) -> UsageMetadata:
     total = usage.prompt + usage.completion
-    return UsageMetadata(input_tokens=usage.prompt, output_tokens=usage.completion, total_tokens=total)
+    counted = UsageMetadata(input_tokens=usage.prompt, output_tokens=usage.completion, total_tokens=total)
+    if usage.cached:
+        counted["input_token_details"] = {"cache_read": usage.cached}
+    return counted
 
 
 def _as_metadata(finish: str, model: str) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from ringwall.errors import (
     ContextOverflow,
     FlowDenied,
     InvalidInput,
+    LacksAbility,
     LimitReached,
-    ProviderRefused,
     ProviderUnavailable,
     RingwallError,
 )
@@ -180,7 +180,7 @@ class Router(ModelProvider):
                 raise LimitReached(f"its answer may cost more than {self._most} US dollars")
             if not self._health[provider.info.name].may_be_asked():
                 raise ProviderUnavailable("it failed too often lately", provider=provider.info.name)
-        except (_Unable, LimitReached, ProviderUnavailable) as error:
+        except (LacksAbility, LimitReached, ProviderUnavailable) as error:
             passed.over(provider, error)
             return False
         return True
@@ -198,7 +198,7 @@ class Router(ModelProvider):
         task.add_done_callback(self._shadows.discard)
 
 
-_PASSED_OVER: Final = (ProviderUnavailable, BadReply, FlowDenied, ContextOverflow)
+_PASSED_OVER: Final = (ProviderUnavailable, BadReply, FlowDenied, ContextOverflow, LacksAbility)
 
 
 class _Passed:
@@ -210,7 +210,7 @@ class _Passed:
 
     def over(self, provider: ModelProvider, error: RingwallError) -> None:
         self._said.append((provider.info.name, error))
-        self._note(Skipped(provider.info.name, type(error).__name__.lstrip("_")))
+        self._note(Skipped(provider.info.name, type(error).__name__))
 
     def last(self) -> RingwallError:
         """The last error, with all of them as a note."""
@@ -290,10 +290,6 @@ class _Race:
         return first, stream
 
 
-class _Unable(ProviderRefused):
-    """The provider lacks an ability that the request needs."""
-
-
 def _check_able(provider: ModelProvider, request: ModelRequest) -> None:
     needed = {Ability.TOOLS} if request.tools else set()
     if request.schema is not None:
@@ -301,7 +297,7 @@ def _check_able(provider: ModelProvider, request: ModelRequest) -> None:
     if request.grammar:
         needed.add(Ability.GRAMMAR)
     if missing := needed - provider.info.abilities:
-        raise _Unable(
+        raise LacksAbility(
             f"{provider.info.name} lacks {', '.join(sorted(missing))}",
             provider=provider.info.name,
             hint="add a provider that has it",
