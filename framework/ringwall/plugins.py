@@ -7,7 +7,7 @@ from typing import Any
 
 from ringwall.errors import ConfigurationError, UnknownPlugin
 
-RINGS = ("data", "embeddings", "model", "deployment", "personalization", "interface")
+RINGS = ("data", "embeddings", "model", "model-files", "deployment", "personalization", "interface")
 """The entry-point groups are `ringwall.<ring>`."""
 
 
