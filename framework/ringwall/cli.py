@@ -130,6 +130,8 @@ def add_model(
         return
     if file is None:
         raise typer.BadParameter("an open or own model needs its file")
+    if origin is Origin.OWN and not data:
+        raise typer.BadParameter("an own model needs what it was made from: --data FILE")
     if origin is Origin.OPEN:
         commands.add(Open(name, commands.pinned(file), licence or tools().facts(file).licence, source))
     else:
@@ -172,7 +174,7 @@ def tune_model(
 
     Takes minutes, in which nothing else should run. What was found is kept, and used by `LlamaCpp(tune=True)`.
     """
-    words = "" if text is None else text.read_text(encoding="utf-8", errors="replace")
+    words = "" if text is None else text.read_text(encoding="utf-8", errors="replace") or " "  # too short, not unasked
     options = TuneOptions(tuple(_words(formats)), tuple(map(_number, _words(threads))), max_kl, words)
     ModelCommands(registry, as_json=as_json).tune(target, options)
 

@@ -51,7 +51,6 @@ class Reference:
 
 T = TypeVar("T", Speed, Quality, Reference)
 
-
 _DEFAULT: Final = TuneOptions()
 
 
@@ -70,8 +69,11 @@ def tune(
     """
     check_gguf(path)
     _check(options)
-    with _Home.of(path, folder, progress) as home:
-        trials = [*_Tuning(path, options, home, progress).trials()]
+    try:
+        with _Home.of(path, folder, progress) as home:
+            trials = [*_Tuning(path, options, home, progress).trials()]
+    except OSError as error:
+        raise ConfigurationError(f"what is made cannot be kept: {error}", hint="name a folder of yours") from error
     good = [trial for trial in trials if trial.is_good(options.most_kl)]
     best = min(good, key=lambda trial: trial.speed.seconds)
     original = min((trial for trial in good if not trial.format), key=lambda trial: trial.speed.seconds)
@@ -138,12 +140,9 @@ class _Home(contextlib.AbstractContextManager["_Home"]):
     def of(cls, path: Path, folder: Path | None, progress: Progress) -> _Home:
         cache = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ringwall" / "models"
         home = cache / sha256_of(path)
-        try:
-            home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _require_private(home)
-            lock = os.open(home.parent, os.O_RDONLY)
-        except OSError as error:
-            raise ConfigurationError(f"what is made cannot be kept in {home}: {error.strerror}") from error
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_private(home)
+        lock = os.open(cache, os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -166,6 +166,7 @@ def test_what_a_file_tells_is_shown_and_written_as_json(models: Models) -> None:
         (("remove", "smollm2-135m-instruct"), 1, "ConfigurationError: "),
         (("add", "x", "nobody.gguf"), 1, "nobody.gguf cannot be read: No such file"),
         (("add", "x"), 2, "needs its file"),
+        (("add", "x", "models.json", "--origin", "own"), 2, "--data FILE"),
         (("add", "two words", *HOSTED), 1, "ConfigurationError: the model 'two words' cannot be added"),
         (("tune", "--formats", "Q9"), 1, "InvalidInput: the format 'Q9'"),
         (("tune", "--threads", "many"), 2, "is no number of threads"),

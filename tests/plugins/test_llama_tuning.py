@@ -8,17 +8,22 @@ import os
 import queue
 import resource
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from ringwall.errors import BadModelFile, ConfigurationError, InvalidInput
 from ringwall.model import ModelRequest, Sampling, collect
 from ringwall.model.contract import ask
-from ringwall.model.files import Quality, Trial, Tuned, TuneOptions
+from ringwall.model.files import Quality, Speed, Trial, Tuned, TuneOptions
 from ringwall_llama import GgufFiles, LlamaCpp, tune
 from ringwall_llama.measuring import quality, reference, requantise
 from ringwall_llama.provider import bundled_model
@@ -103,8 +108,7 @@ def test_what_loses_more_than_it_may_is_refused(folder: Path, home: Path) -> Non
 @pytest.mark.parametrize("kl", [0.2, math.nan])
 def test_a_divergence_that_is_no_number_is_as_bad_as_one_that_is_too_large(kl: float) -> None:
     lost = Quality(perplexity=20.0, original=20.0, kl=kl, kl_error=0.0, agreement=1.0)
-    speed = SimpleNamespace(seconds=1.0)
-    assert not Trial("Q4_0", Path(), 1, 1, speed, lost).is_good(0.1)  # type: ignore[arg-type]
+    assert not Trial("Q4_0", Path(), 1, 1, Speed(1.0, 1.0, 1.0), lost).is_good(0.1)
 
 
 # ---- what is kept
@@ -122,11 +126,10 @@ def test_a_saving_too_small_to_be_told_from_noise_changes_nothing(folder: Path, 
     assert tune(bundled_model(), TuneOptions(("Q4_0",), (1,), 1.0, TEXT), folder=folder).best.format == ""
 
 
-@pytest.mark.parametrize("content", [b'{"kl": 0.', b'{"perplexity": "low"}'])
-def test_a_damaged_measurement_is_made_again_and_comes_out_the_same(folder: Path, home: Path, content: bytes) -> None:
+def test_a_damaged_measurement_is_made_again_and_comes_out_the_same(folder: Path, home: Path) -> None:
     (kept,) = home.glob("quality-Q4_0-*.json")
     before = kept.read_bytes()
-    kept.write_bytes(content)
+    kept.write_text('{"perplexity": "low"}')
     tune(bundled_model(), OPTIONS, folder=folder)
     assert kept.read_bytes() == before
 
@@ -190,6 +193,12 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
         tune(path, OPTIONS, folder=tmp_path)
 
 
+def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="cannot be kept"):
+        tune(bundled_model(), OPTIONS, folder=tmp_path / "file")
+
+
 def test_a_disk_without_room_is_told_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
     with pytest.raises(ConfigurationError, match="no room"):
@@ -205,6 +214,20 @@ def test_a_disk_that_is_full_in_the_middle_leaves_nothing_behind(tmp_path: Path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_measurement_ends_with_whoever_waits_for_it(number: signal.Signals) -> None:
+    work = f"from ringwall_llama.child import in_child; in_child('measuring', 'speed', {str(bundled_model())!r}, 1)"
+    waiting = psutil.Popen([sys.executable, "-c", work], stderr=subprocess.DEVNULL)
+    while not (children := waiting.children()):
+        time.sleep(0.01)
+    waiting.send_signal(number)
+    waiting.wait(60)
+    until = time.monotonic() + 60
+    while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 # ---- what is used
