@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ringwall import plugins
 from ringwall.errors import ConfigurationError, InvalidInput, UnknownPlugin
-from ringwall.model.files import ModelFacts, ModelFiles, Trial, Tuned, TuneOptions
+from ringwall.model.files import ModelFacts, ModelFiles, Quality, Trial, Tuned, TuneOptions
 from ringwall.model.registry import Advance, Entry, FileState, Hosted, ModelFile, ModelRegistry, Open, sha256_of
 from ringwall.schema import digest
 
@@ -190,12 +190,15 @@ def _misfit(path: Path) -> str:
 
 
 def _trials(tuned: Tuned, most_kl: float) -> Table:
-    columns = ("MB", "threads", "read/s", "one/s", "eight/s", "burst s", "perplexity", "original's", "KL", "agree", "")
-    table = _table("format", *columns)
-    table.caption = "Tokens a second; KL in nats a token, with its standard error."
+    table = _table("format", "MB", "threads", "read/s", "1/s", "8/s", "burst", "PPL", "KL", "agree", "")
+    table.caption = (
+        "Tokens a second: of a prompt, of one reply, of eight; seconds for eight requests; perplexity; divergence from "
+        "the original in nats a token, with its standard error; how often both find the same token likeliest."
+    )
+    original = next((trial.quality.original for trial in tuned.trials if trial.quality is not None), None)
     for trial in tuned.trials:
         verdict = "best" if trial == tuned.best else "" if trial.is_good(most_kl) else "refused"
-        table.add_row(trial.format or "original", *_speeds(trial), *_qualities(trial), verdict)
+        table.add_row(trial.format or "original", *_speeds(trial), *_qualities(trial.quality, original), verdict)
     return table
 
 
@@ -205,11 +208,11 @@ def _speeds(trial: Trial) -> Sequence[str]:
     return [f"{trial.bytes / 1e6:.0f}", str(trial.threads), *rates]
 
 
-def _qualities(trial: Trial) -> Sequence[str]:
-    q = trial.quality
-    if q is None:
-        return [""] * 4
-    return [f"{q.perplexity:.2f}", f"{q.original:.2f}", f"{q.kl:.4f} ±{q.kl_error:.4f}", f"{q.agreement:.1%}"]
+def _qualities(quality: Quality | None, original: float | None) -> Sequence[str]:
+    """The figures of a format; of the original its perplexity, if it was compared with anything."""
+    if quality is None:
+        return ["" if original is None else f"{original:.2f}", "", ""]
+    return [f"{quality.perplexity:.2f}", f"{quality.kl:.2g} ±{quality.kl_error:.1g}", f"{quality.agreement:.0%}"]
 
 
 def _sha256(path: Path) -> str:

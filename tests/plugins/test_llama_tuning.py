@@ -218,12 +218,14 @@ def test_a_disk_that_is_full_in_the_middle_leaves_nothing_behind(tmp_path: Path)
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_measurement_ends_with_whoever_waits_for_it(number: signal.Signals) -> None:
-    work = f"from ringwall_llama.child import in_child; in_child('measuring', 'speed', {str(bundled_model())!r}, 1)"
-    waiting = psutil.Popen([sys.executable, "-c", work], stderr=subprocess.DEVNULL)
-    while not (children := waiting.children()):
-        time.sleep(0.01)
-    waiting.send_signal(number)
-    waiting.wait(60)
+    work = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # ignored in the background
+        f"from ringwall_llama.child import in_child; in_child('measuring', 'speed', {str(bundled_model())!r}, 1)"
+    )
+    with subprocess.Popen([sys.executable, "-c", work], stderr=subprocess.DEVNULL) as waiting:
+        while not (children := psutil.Process(waiting.pid).children()):
+            time.sleep(0.01)
+        waiting.send_signal(number)
     until = time.monotonic() + 60
     while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
         assert time.monotonic() < until
