@@ -95,7 +95,7 @@ class ModelCommands:
             self._print_json(asdict(tuned))
             return
         self._console.print(_trials(tuned, options.most_kl))
-        self._say(f"best: {tuned.best.format or 'the original'}, {tuned.best.threads} threads: {tuned.best.path}")
+        self._say(f"best: {tuned.best.format or 'the original'}, threads={tuned.best.threads}: {tuned.best.path}")
 
     def pinned(self, path: Path) -> ModelFile:
         """A file as it is now. Raises `BadModelFile`."""

@@ -19,7 +19,9 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from ringwall import cli
 from ringwall.errors import BadModelFile, ConfigurationError, InvalidInput
 from ringwall.model import ModelRequest, Sampling, collect
 from ringwall.model.contract import ask
@@ -252,3 +254,23 @@ async def test_a_tuned_model_says_what_its_best_format_says(
     finally:
         await tuned.close()
         await best.close()
+
+
+# ---- what is shown
+
+
+def test_the_command_line_shows_each_trial_and_what_is_best(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parents[1]))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").write_text(TEXT)
+    words = ["models", "tune", "--formats", "Q4_0", "--threads", "1", "--text", "text", "--max-kl", "0.001"]
+    shown = CliRunner().invoke(cli.app, words)
+    assert shown.exit_code == 0
+    lines = shown.output.splitlines()
+    assert any("original" in line and "best" in line for line in lines)
+    assert any("Q4_0" in line and "refused" in line for line in lines)
+    told = json.loads(CliRunner().invoke(cli.app, [*words, "--json"]).output)
+    assert told["best"]["format"] == ""
+    assert told["trials"][1]["quality"]["kl"] > 0.001
