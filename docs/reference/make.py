@@ -34,7 +34,17 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall.schema",
     ),
     "data": ("ringwall.data", "ringwall.data.care", "ringwall.data.contract"),
-    "model": ("ringwall.model", "ringwall.model.router", "ringwall.model.langchain", "ringwall.model.contract"),
+    "model": (
+        "ringwall.model",
+        "ringwall.model.router",
+        "ringwall.model.health",
+        "ringwall.model.rollout",
+        "ringwall.model.cache",
+        "ringwall.model.registry",
+        "ringwall.model.files",
+        "ringwall.model.langchain",
+        "ringwall.model.contract",
+    ),
     "deployment": (
         "ringwall.deployment",
         "ringwall.deployment.gates",

@@ -1,4 +1,4 @@
-"""The command line: `ringwall demo`, `ingest`, `data verify`, `audit verify`, `doctor`."""
+"""The command line: `ringwall demo`, `ingest`, `data verify`, `models list`, `audit verify`, `doctor`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ from ringwall.deployment.journal import Journal
 from ringwall.errors import RingwallError, UnknownPlugin
 from ringwall.filling import Filling, back_up, check, copies_in, reembed, rules_for, write_out
 from ringwall.library import has_index
+from ringwall.model.base import Price
+from ringwall.model.files import MOST_KL, TuneOptions
+from ringwall.model.registry import Hosted, Kind, Open, Origin, Own
+from ringwall.model_commands import ModelCommands, tools
 from ringwall.schema import JSON, canonical
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -30,9 +34,15 @@ audit = typer.Typer(help="Read and check the journal.", no_args_is_help=True)
 app.add_typer(audit, name="audit")
 data = typer.Typer(help="Check and copy a library.", no_args_is_help=True)
 app.add_typer(data, name="data")
+models = typer.Typer(help="Pin, inspect, verify and tune models.", no_args_is_help=True)
+app.add_typer(models, name="models")
 
 LIBRARY = Path("library")
 LibraryPath = Annotated[Path, typer.Argument(help="The library's folder.", exists=True, file_okay=False)]
+REGISTRY = Path("models.json")
+RegistryPath = Annotated[Path, typer.Option(help="The file that names the models; need not be there.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+Target = Annotated[str, typer.Argument(metavar="FILE|NAME", help="A model's file or name.", show_default=False)]
 JournalPath = Annotated[Path, typer.Argument(help="The journal's SQLite file.", exists=True, dir_okay=False)]
 
 
@@ -123,6 +133,90 @@ def export(library: LibraryPath) -> None:
     asyncio.run(write_out(library, sys.stdout))
 
 
+@models.command("list")
+def list_models(registry: RegistryPath = REGISTRY, as_json: AsJson = False) -> None:
+    """Show the models that are known, and those that are installed with a plugin."""
+    ModelCommands(registry, as_json=as_json).list()
+
+
+@models.command("add")
+def add_model(
+    name: Annotated[str, typer.Argument(help="A new name: letters, digits, `.`, `_`, `-`.")],
+    file: Annotated[Path | None, typer.Argument(help="The file of an open model, or one of your own.")] = None,
+    origin: Annotated[Origin, typer.Option(help="Who made it, or runs it.")] = Origin.OPEN,
+    licence: Annotated[str, typer.Option(help="Of an open model; what its file says by default.")] = "",
+    source: Annotated[str, typer.Option(help="Where an open model came from.")] = "",
+    base: Annotated[str, typer.Option(help="What an own model was made of.")] = "",
+    recipe: Annotated[str, typer.Option(help="How an own model was made.")] = "",
+    data: Annotated[list[Path], typer.Option(help="What an own model was made from, repeated; hashed.")] = [],  # noqa: B006
+    kind: Annotated[Kind, typer.Option(help="What an own file is.")] = Kind.MODEL,
+    provider: Annotated[str, typer.Option(help="The plugin that speaks to a hosted model.")] = "hosted",
+    model: Annotated[str, typer.Option(help="A hosted model's name there.")] = "",
+    base_url: Annotated[str, typer.Option(help="A hosted model's address.")] = "",
+    window: Annotated[int, typer.Option(help="A hosted model's window in tokens.")] = 0,
+    price: Annotated[tuple[float, float], typer.Option(help="Of a million tokens read and written, in dollars.")] = (
+        0.0,
+        0.0,
+    ),
+    terms: Annotated[str, typer.Option(help="Under which a hosted model may be used.")] = "",
+    registry: RegistryPath = REGISTRY,
+) -> None:
+    """Give a model a name; a local file is pinned by its SHA-256."""
+    commands = ModelCommands(registry)
+    if origin is Origin.HOSTED:
+        commands.add(Hosted(name, provider, model, base_url, window, Price(*price), terms))
+        return
+    if file is None:
+        raise typer.BadParameter("an open or own model needs its file")
+    if origin is Origin.OWN and not data:
+        raise typer.BadParameter("an own model needs what it was made from: --data FILE")
+    if origin is Origin.OPEN:
+        commands.add(Open(name, commands.pinned(file), licence or tools().facts(file).licence, source))
+    else:
+        commands.add(Own(name, commands.pinned(file), base, recipe, commands.hash_of(data), kind))
+
+
+@models.command("remove")
+def remove_model(name: str, registry: RegistryPath = REGISTRY) -> None:
+    """Forget a model; its file stays where it is."""
+    ModelCommands(registry).remove(name)
+
+
+@models.command("inspect")
+def inspect_model(target: Target, registry: RegistryPath = REGISTRY, as_json: AsJson = False) -> None:
+    """Show what a model's file tells: size, quantisation, memory and work per token, and whether it fits here."""
+    ModelCommands(registry, as_json=as_json).inspect(target)
+
+
+@models.command("verify")
+def verify_models(
+    names: Annotated[list[str], typer.Argument(help="All local models by default.")] = [],  # noqa: B006
+    registry: RegistryPath = REGISTRY,
+    as_json: AsJson = False,
+) -> None:
+    """Read the files of local models to the last byte; exits with 1 unless each is the one that was pinned."""
+    raise typer.Exit(0 if ModelCommands(registry, as_json=as_json).verify(names) else 1)
+
+
+@models.command("tune")
+def tune_model(
+    target: Target = "",
+    max_kl: Annotated[float, typer.Option(help="Nats a token that may be lost beside the original.")] = MOST_KL,
+    formats: Annotated[str, typer.Option(help="To try, separated by commas.")] = "",
+    threads: Annotated[str, typer.Option(help="To try, separated by commas.")] = "",
+    text: Annotated[Path | None, typer.Option(help="To compare on.", exists=True, dir_okay=False)] = None,
+    registry: RegistryPath = REGISTRY,
+    as_json: AsJson = False,
+) -> None:
+    """Find the format and the threads that are fastest on this machine; by default for the model that comes along.
+
+    Takes minutes, in which nothing else should run. What was found is kept, and used by `LlamaCpp(tune=True)`.
+    """
+    words = "" if text is None else text.read_text(encoding="utf-8", errors="replace") or " "  # too short, not unasked
+    options = TuneOptions(tuple(_words(formats)), tuple(map(_number, _words(threads))), max_kl, words)
+    ModelCommands(registry, as_json=as_json).tune(target, options)
+
+
 @audit.command()
 def verify(journal: JournalPath) -> None:
     """Check that no event was changed, removed or reordered; exits with 1 at the first bad one."""
@@ -149,7 +243,7 @@ def main() -> None:
         app()
     except RingwallError as error:
         Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        Console(stderr=True).print(str(error), markup=False, highlight=False)
+        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
 
 
@@ -182,6 +276,16 @@ def _as_json(copies: Copies) -> JSON:
 def _readers(copy: Copy) -> list[list[str]]:
     """The lists of readers, each in order: a document may have passages with several."""
     return sorted(sorted(acl) for acl in copy.readers)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _number(word: str) -> int:
+    if not word.isdecimal():
+        raise typer.BadParameter(f"{word!r} is no number of threads")
+    return int(word)
 
 
 async def _with_journal(path: Path) -> int:

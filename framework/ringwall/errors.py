@@ -9,7 +9,7 @@
     ├── ConfigurationError           the deployer's: the app cannot be built like this
     │   ├── UnknownPlugin                no plugin of that name is installed
     │   ├── MissingDependency            a constructor asks for what no recipe makes
-    │   ├── BadModelFile                 missing, truncated or not a GGUF
+    │   ├── BadModelFile                 missing, truncated, changed or not a GGUF
     │   └── BadPolicy                    a policy file or rule that cannot be read
     ├── Denied                       the policy's no
     │   ├── FlowDenied                   this receiver may not receive this value
@@ -112,7 +112,7 @@ class MissingDependency(ConfigurationError):
 
 
 class BadModelFile(ConfigurationError):
-    """A model file that is missing, truncated, or of another format."""
+    """A model file that is missing, truncated, of another format, or not the one that was pinned."""
 
 
 class BadPolicy(ConfigurationError):

@@ -7,7 +7,16 @@ from typing import Any
 
 from ringwall.errors import ConfigurationError, UnknownPlugin
 
-RINGS = ("data", "embeddings", "rerankers", "model", "deployment", "personalization", "interface")
+RINGS = (
+    "data",
+    "embeddings",
+    "rerankers",
+    "model",
+    "model-files",
+    "deployment",
+    "personalization",
+    "interface",
+)
 """The entry-point groups are `ringwall.<ring>`."""
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Final
 
+from ringwall.model.files import ModelFacts
 from ringwall_llama.gguf import Gguf, Tensor, read_gguf
 
 _KINDS: Final = {
@@ -19,35 +19,6 @@ _KINDS: Final = {
 
 _HALF: Final = 2
 """Bytes of a number in the KV memory: f16."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """What is known of a model from its file's header alone.
-
-    `parameters` counts the elements of all tensors, `bits_per_weight` what one takes in the file. `kv_bytes` is what a
-    token takes in the KV memory (f16): for each layer its keys and values. `flops` is what computing one token
-    takes without attention, 2 for each weight that it is multiplied with, and `flops_per_context` what each token
-    before it adds: `4 * layers * heads * head size` (the forward third of PaLM's, arXiv 2204.02311, appendix B). An
-    embedding counts only if it is the output too; of experts those that are used count.
-    """
-
-    name: str
-    architecture: str
-    licence: str
-    bytes: int
-    quantisation: str
-    parameters: int
-    bits_per_weight: float
-    window: int
-    layers: int
-    kv_bytes: int
-    flops: int
-    flops_per_context: int
-
-    def flops_at(self, context: int) -> int:
-        """Floating-point operations of one token after `context` others."""
-        return self.flops + self.flops_per_context * context
 
 
 def facts_of(path: Path) -> ModelFacts:

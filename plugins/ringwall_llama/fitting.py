@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from ringwall.errors import ConfigurationError
-from ringwall_llama.facts import ModelFacts, facts_of
+from ringwall.model.files import ModelFacts
+from ringwall_llama.facts import facts_of
 
 _WORKING: Final = 256 * 1024**2
 """What a computation takes besides weights and KV memory, at most, for models of usual width."""
@@ -14,6 +15,23 @@ _WORKING: Final = 256 * 1024**2
 _CGROUPS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _IN_USE: Final = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
 _SMALLEST_BITS: Final = 2.0
+
+_WINDOW: Final = 4096
+_WINDOWS: Final = 4
+_LEAST_CELLS: Final = 16_384
+_CELLS_ALIGNED: Final = 256
+
+
+def usual_room(facts: ModelFacts, context: int = _WINDOW, cells: int | None = None) -> tuple[int, int]:
+    """The window of one request and the cells of all, of which there are four windows and 16,384 unless told.
+
+    Raises `ConfigurationError` for fewer cells than one window takes.
+    """
+    window = min(context, facts.window or context)
+    if cells is not None and cells < window:
+        raise ConfigurationError(f"{cells} cells for a window of {window} tokens", expected="at least as many")
+    wanted = cells or max(_WINDOWS * window, _LEAST_CELLS)
+    return window, -(-wanted // _CELLS_ALIGNED) * _CELLS_ALIGNED
 
 
 def require_room(path: Path, *, cells: int, window: int, available: int | None = None) -> None:

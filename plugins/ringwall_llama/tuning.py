@@ -8,148 +8,210 @@ its own, and compared with the original on a text: what it is allowed to lose is
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
+import fcntl
 import os
+import platform
+import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeVar, get_args
+from typing import Final, TypeVar
 
-from ringwall.errors import ConfigurationError
+import llama_cpp
+from pydantic import TypeAdapter, ValidationError
+
+from ringwall.errors import BadModelFile, ConfigurationError, InvalidInput
+from ringwall.model.files import Progress, Quality, Speed, Trial, Tuned, TuneOptions, unseen
+from ringwall.model.registry import sha256_of
+from ringwall.schema import digest
 from ringwall_llama.child import in_child
+from ringwall_llama.facts import facts_of
 from ringwall_llama.gguf import check_gguf
 
-Format = Literal["Q4_0", "IQ4_NL", "Q8_0", "Q4_K_M"]
-"""A quantisation format that a model can be made into."""
+FORMATS: Final = ("Q4_0", "IQ4_NL", "Q8_0", "Q4_K_M")
+"""The formats that a model can be made into; the last is slower on most machines, and not tried unasked."""
 
-MOST_KL: Final = 0.05
-"""The divergence from the original, in nats a token, that a format may have unless told otherwise."""
+_TRIED: Final = FORMATS[:3]
 
-_BLOCK: Final = 2**20
-_PROMPT_SHARE: Final = 512
-_REPLY_SHARE: Final = 64
-_TOGETHER: Final = 8
+_WORTH: Final = 0.95
+"""Of the original's seconds: what saves less is within what two measurements differ."""
 
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """Tokens a second: of a prompt of 512 that is read, of one reply, and of eight replies at once."""
-
-    read: float
-    one: float
-    eight: float
-
-    @property
-    def seconds(self) -> float:
-        """For a burst of eight requests: a prompt of 512 tokens that they share, and 64 tokens for each."""
-        return _PROMPT_SHARE / self.read + _TOGETHER * _REPLY_SHARE / self.eight
+_MOST_BITS: Final = 9
+"""Of a weight, in the largest format."""
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
-    """What a format says of a text beside the original.
+class Reference:
+    """What was kept of the original to compare with: so many pieces of a text of so many tokens."""
 
-    `perplexity` is the exponential of the mean surprise at the next token, `original` the original's; `kl` the mean
-    Kullback-Leibler divergence of its distribution from the original's, in nats a token; `agreement` how often both
-    find the same token likeliest.
-    """
-
-    perplexity: float
-    original: float
-    kl: float
-    agreement: float
+    tokens: int
+    pieces: int
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A format and a number of threads, measured; `format` is empty for the original."""
+T = TypeVar("T", Speed, Quality, Reference)
 
-    format: str
-    path: Path
-    bytes: int
-    threads: int
-    speed: Speed
-    quality: Quality | None
-
-    def is_good(self, most_kl: float) -> bool:
-        """Whether it loses no more than it may."""
-        return self.quality is None or self.quality.kl <= most_kl
-
-
-@dataclass(frozen=True, slots=True)
-class Tuned:
-    """The best of what was tried, and all of it."""
-
-    best: Trial
-    trials: tuple[Trial, ...]
-
-    @property
-    def original(self) -> Trial:
-        return min((trial for trial in self.trials if not trial.format), key=lambda trial: trial.speed.seconds)
-
-
-T = TypeVar("T", Speed, Quality)
-
-Progress = Callable[[str], None]
-"""Is told what is being done."""
+_DEFAULT: Final = TuneOptions()
 
 
 def tune(
-    path: Path,
-    *,
-    folder: Path | None = None,
-    formats: Sequence[Format] = ("Q4_0", "IQ4_NL", "Q8_0"),
-    threads: Sequence[int] = (),
-    most_kl: float = MOST_KL,
-    text: str = "",
-    progress: Progress = lambda _: None,
+    path: Path, options: TuneOptions = _DEFAULT, progress: Progress = unseen, *, folder: Path | None = None
 ) -> Tuned:
-    """Try `formats` of the model with so many `threads`, and return the quickest that loses no more than `most_kl`.
+    """Try formats of the model with numbers of threads; the best is the quickest that loses no more than it may.
 
-    What is made and measured is kept in `folder` (the user's cache by default) by the SHA-256 of the original, and not
-    done again; another text is compared anew. Takes minutes, and is right only while the machine does nothing else.
-    Raises `BadModelFile`, and `ConfigurationError` when the folder cannot be used.
+    Without `options` of yours: Q4_0, IQ4_NL and Q8_0, each with all processors that this process may use and with half
+    of them, on a text that comes with Python. The original is best unless another saves a twentieth of its time.
+
+    What is made and measured is kept in `folder` (the user's cache by default), by the SHA-256 of the original, the
+    version of llama.cpp and the processor, and not done again. Takes minutes, and is right only while the machine does
+    nothing else; a second tuning waits for the first. Raises `BadModelFile`, `InvalidInput` for options that cannot be
+    tried, and `ConfigurationError` when the folder cannot be used.
     """
     check_gguf(path)
-    home = _home(folder, path)
-    counts = tuple(threads) or _counts()
-    text = text or bundled_text()
-    trials: list[Trial] = []
-    for format in ("", *formats):
-        if format:
-            progress(f"making {format}")
-        file = made(path, format, home) if format else path
-        progress(f"comparing {format}" if format else "measuring the original")
-        quality = _kept(home, f"quality-{format}-{_short(text)}", Quality, file, path, text=text) if format else None
-        for count in counts:
-            speed = _kept(home, f"speed-{format or 'original'}-{count}", Speed, file, count)
-            trials.append(Trial(format, file, file.stat().st_size, count, speed, quality))
-    good = [trial for trial in trials if trial.is_good(most_kl)]
-    return Tuned(min(good, key=lambda trial: trial.speed.seconds), tuple(trials))
+    _check(options)
+    try:
+        with _Home.of(path, folder, progress) as home:
+            trials = [*_Tuning(path, options, home, progress).trials()]
+    except OSError as error:
+        raise ConfigurationError(f"what is made cannot be kept: {error}", hint="name a folder of yours") from error
+    good = [trial for trial in trials if trial.is_good(options.most_kl)]
+    best = min(good, key=lambda trial: trial.speed.seconds)
+    original = min((trial for trial in good if not trial.format), key=lambda trial: trial.speed.seconds)
+    return Tuned(best if best.speed.seconds < _WORTH * original.speed.seconds else original, tuple(trials))
+
+
+class _Tuning:
+    """All that is tried of one model."""
+
+    def __init__(self, path: Path, options: TuneOptions, home: _Home, progress: Progress) -> None:
+        self._path, self._home, self._progress = path, home, progress
+        self._formats = options.formats or _TRIED
+        self._counts = options.threads or _counts()
+        self._text = options.text or bundled_text()
+        self._done, self._all = 0, len(self._counts) + len(self._formats) * (2 + len(self._counts))
+
+    def trials(self) -> Iterator[Trial]:
+        compared = [(format, *self._compared(format)) for format in self._formats]
+        for format, file, quality in (("", self._path, None), *compared):
+            yield from self._timed(format, file, quality)
+
+    def _compared(self, format: str) -> tuple[Path, Quality]:
+        self._now(f"making {format}")
+        file = made(self._path, format, self._home.folder)
+        self._now(f"comparing {format} with the original")
+        return file, self._quality(format, file)
+
+    def _timed(self, format: str, file: Path, quality: Quality | None) -> Iterator[Trial]:
+        for count in self._counts:
+            name = format or "original"
+            self._now(f"measuring {name}, {count} threads")
+            speed = self._home.kept(f"speed-{name}-{count}", Speed, file, count)
+            yield Trial(format, file, file.stat().st_size, count, speed, quality)
+
+    def _quality(self, format: str, file: Path) -> Quality:
+        """How the format compares; what the original says of the text is computed once for all formats."""
+        name, reference = f"quality-{format}-{digest(self._text)[:16]}", self._home.reference
+        if self._home.known(name, Quality) is None and not reference.exists():
+            self._keep_original(reference)
+        return self._home.kept(name, Quality, file, reference, text=self._text)
+
+    def _keep_original(self, reference: Path) -> None:
+        reference.mkdir()
+        made = measured(Reference, self._path, reference, text=self._text)
+        if not made.pieces:
+            raise InvalidInput(
+                f"the text is too short to compare on: {made.tokens} tokens",
+                expected="at least 256 tokens, which is about 1,000 characters",
+            )
+
+    def _now(self, what: str) -> None:
+        self._progress(what, self._done / self._all)
+        self._done += 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Home(contextlib.AbstractContextManager["_Home"]):
+    """The folder of what was made and measured of one model, while nobody else tunes in the same cache."""
+
+    folder: Path
+    lock: int
+
+    @classmethod
+    def of(cls, path: Path, folder: Path | None, progress: Progress) -> _Home:
+        cache = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ringwall" / "models"
+        home = cache / sha256_of(path)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_private(home)
+        lock = os.open(cache, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another tuning", 0.0)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        return cls(home, lock)
+
+    @property
+    def reference(self) -> Path:
+        """Where what the original says of a text is kept while formats are compared with it."""
+        return self.folder / "reference"
+
+    def __enter__(self) -> _Home:
+        shutil.rmtree(self.reference, ignore_errors=True)  # of a tuning that was killed
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.reference, ignore_errors=True)
+        os.close(self.lock)
+
+    def kept(self, name: str, kind: type[T], *asked: object, text: str = "") -> T:
+        """What was measured before, or is now."""
+        known = self.known(name, kind)
+        if known is None:
+            known = measured(kind, *asked, text=text)
+            new = self.folder / "measured.new"
+            new.write_bytes(TypeAdapter(kind).dump_json(known))
+            new.replace(self._file(name))
+        return known
+
+    def known(self, name: str, kind: type[T]) -> T | None:
+        """What was measured before, if it was, and can be read."""
+        try:
+            return TypeAdapter(kind).validate_json(self._file(name).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}-{_machine()}.json"
 
 
 def made(path: Path, format: str, folder: Path) -> Path:
-    """The model in another format, made if it is not there. Raises `BadModelFile`."""
-    if format not in get_args(Format):
-        raise ConfigurationError(f"the format {format!r}", expected=f"one of {', '.join(get_args(Format))}")
-    target = folder / f"{path.stem}-{format}.gguf"
-    if not target.exists():
-        new = target.with_suffix(".new")
+    """The model in another format, made if it is not there, whole.
+
+    Raises `BadModelFile`, and `ConfigurationError` when there is no room for it.
+    """
+    target, new = folder / f"{path.stem}-{format}.gguf", folder / "made.new"
+    with contextlib.suppress(BadModelFile):
+        check_gguf(target)
+        return target
+    needed, free = facts_of(path).parameters * _MOST_BITS // 8, shutil.disk_usage(folder).free
+    if free < needed:
+        raise ConfigurationError(
+            f"no room in {folder} for {path.name} as {format}: {free / 1e6:,.0f} MB are free",
+            expected=f"{needed / 1e6:,.0f} MB",
+            hint="make room, or let XDG_CACHE_HOME name another folder",
+        )
+    try:
         in_child("measuring", "requantise", path, new, format)
         check_gguf(new)
         new.replace(target)
+    finally:
+        new.unlink(missing_ok=True)
     return target
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+def measured(kind: type[T], *asked: object, text: str = "") -> T:
+    """Measure it now, in a process of its own. Raises `BadModelFile`."""
+    return TypeAdapter(kind).validate_json(in_child("measuring", kind.__name__.lower(), *asked, text=text))
 
 
 def bundled_text() -> str:
@@ -159,14 +221,20 @@ def bundled_text() -> str:
     return "\n".join(topics[name] for name in sorted(topics))[:60_000]
 
 
-def _home(folder: Path | None, path: Path) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    home = (folder or cache / "ringwall" / "models") / sha256_of(path)[:16]
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"what is made cannot be kept in {home}: {error.strerror}") from error
-    return home
+def _check(options: TuneOptions) -> None:
+    if unknown := set(options.formats) - set(FORMATS):
+        raise InvalidInput(f"the format {min(unknown)!r}", expected=f"one of {', '.join(FORMATS)}")
+    if any(count < 1 for count in options.threads):
+        raise InvalidInput(f"{min(options.threads)} threads", expected="at least 1")
+
+
+def _require_private(home: Path) -> None:
+    """Raise `ConfigurationError` if somebody else could have put a file here, or could read what is made."""
+    stat = home.stat()
+    if stat.st_uid != os.getuid() or stat.st_mode & 0o077:
+        raise ConfigurationError(
+            f"{home} is open to others", expected="a folder of yours, with the mode 700", hint=f"remove {home}"
+        )
 
 
 def _counts() -> tuple[int, ...]:
@@ -175,15 +243,14 @@ def _counts() -> tuple[int, ...]:
     return tuple(dict.fromkeys((count, max(1, count // 2))))
 
 
-def _kept(home: Path, name: str, kind: type[T], *asked: object, text: str = "") -> T:
-    """What was measured before, or is now."""
-    file = home / f"{name}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return kind(**json.loads(file.read_text(encoding="utf-8")))
-    measured = kind(**json.loads(in_child("measuring", kind.__name__.lower(), *asked, text=text)))
-    file.write_text(json.dumps(asdict(measured)), encoding="utf-8")
-    return measured
+def _machine() -> str:
+    """What a speed is true of: the processor, and the program that uses it."""
+    info = llama_cpp.llama_print_system_info().decode("utf-8", "replace")
+    return digest(f"{llama_cpp.__version__} {info} {_processor()} {_counts()}")[:16]
 
 
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+def _processor() -> str:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line for line in lines if line.startswith("model name"))
+    return platform.processor()

@@ -1,0 +1,307 @@
+"""The models that a deployment may use: hosted, open, and its own, under one name each, in one small file.
+
+A local file is pinned by its SHA-256, and opened through the registry only while it is that very file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from ringwall.errors import BadModelFile, ConfigurationError
+from ringwall.model.base import Price
+
+_BLOCK: Final = 2**20
+
+_FREE: Final = Price()
+
+_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+Name = Annotated[str, Field(pattern=_NAME)]
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+Said = Annotated[str, Field(min_length=1)]
+
+Advance = Callable[[int], None]
+"""Is told how many bytes more were read."""
+
+
+def unseen(count: int) -> None:
+    """Tells nobody."""
+
+
+class Origin(StrEnum):
+    """Who made a model, or runs it."""
+
+    HOSTED = "hosted"
+    OPEN = "open"
+    OWN = "own"
+
+
+class Kind(StrEnum):
+    """What a file of one's own is: a whole model, or what shapes the replies of its base."""
+
+    MODEL = "model"
+    ADAPTER = "adapter"
+    CONTROL = "control"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A file as it was when it was pinned."""
+
+    path: Path
+    sha256: Sha256
+    bytes: Annotated[int, Field(gt=0)]
+
+    @classmethod
+    def pinned(cls, path: str | Path, advance: Advance = unseen) -> ModelFile:
+        """The file as it is now. Reads every byte. Raises `BadModelFile` if it cannot be read."""
+        path = Path(path).absolute()
+        digest = sha256_of(path, advance)
+        return cls(path, digest, path.stat().st_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """A model that runs elsewhere: `provider` is the plugin that speaks to it, `model` its name there.
+
+    `terms` are those under which it may be used. Its key is nobody's business here: it belongs into the environment.
+    """
+
+    name: Name
+    provider: Said
+    model: Said
+    base_url: str
+    window: Annotated[int, Field(gt=0)]
+    price: Price = _FREE
+    terms: str = ""
+    origin: Literal[Origin.HOSTED] = Origin.HOSTED
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A model that others made and anybody may have: under which `licence`, and from where (`source`)."""
+
+    name: Name
+    file: ModelFile
+    licence: Said
+    source: Said
+    origin: Literal[Origin.OPEN] = Origin.OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """A model, adapter or control vector made here: of which `base`, by which `recipe`, from data with which hash."""
+
+    name: Name
+    file: ModelFile
+    base: Said
+    recipe: Said
+    data_sha256: Sha256
+    kind: Kind = Kind.MODEL
+    origin: Literal[Origin.OWN] = Origin.OWN
+
+
+Entry = Hosted | Open | Own
+
+
+class FileState(StrEnum):
+    """What became of a pinned file. `THERE` has the right size and was not read; `UNCHANGED` was, to the last byte."""
+
+    THERE = "there"
+    UNCHANGED = "unchanged"
+    CHANGED = "changed"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class _Book:
+    """The file's content. `version` is that of its form: a later one may know of more than one file for a name."""
+
+    version: Literal[1] = 1
+    models: tuple[Annotated[Entry, Field(discriminator="origin")], ...] = ()
+
+
+_BOOK: Final = TypeAdapter(_Book)
+_ENTRY: Final = TypeAdapter[Entry](Annotated[Entry, Field(discriminator="origin")])
+
+
+class ModelRegistry:
+    """The models named in the JSON file `path`, which need not be there yet, and those that come `bundled`.
+
+    Each change is written whole or not at all, and waits for that of another process. Files in the registry's own
+    folder are known by their path in it, so both can be moved together. Raises `ConfigurationError` when the file
+    cannot be used.
+    """
+
+    def __init__(self, path: str | Path, *, bundled: Sequence[Open] = ()) -> None:
+        self._path, self._bundled = Path(path).absolute(), tuple(bundled)
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All models, by name."""
+        return tuple(sorted((*self._bundled, *self._read()), key=lambda entry: entry.name))
+
+    def find(self, name: str) -> Entry:
+        """The model of a name. Raises `ConfigurationError`."""
+        entries = {entry.name: entry for entry in self.entries()}
+        if name in entries:
+            return entries[name]
+        known = ", ".join(entries) or "none"
+        raise ConfigurationError(f"no model is named {name!r}", expected=f"one of: {known}")
+
+    def add(self, entry: Entry) -> None:
+        """Add a model under a new name. Raises `ConfigurationError` for one that is taken, or that cannot be right."""
+        _check(entry)
+        with self._changing() as entries:
+            if any(other.name == entry.name for other in (*self._bundled, *entries)):
+                raise ConfigurationError(f"a model is named {entry.name!r} already", hint="choose another name")
+            entries.append(entry)
+
+    def remove(self, name: str) -> None:
+        """Forget a model; its file stays. Raises `ConfigurationError` if none has the name, or it came bundled."""
+        if self.find(name) in self._bundled:
+            raise ConfigurationError(f"{name!r} is installed with its plugin, and not in {self._path}")
+        with self._changing() as entries:
+            entries[:] = [entry for entry in entries if entry.name != name]
+
+    def path(self, name: str, advance: Advance = unseen) -> Path:
+        """The file of a local model, for whoever loads it: a model, an adapter or a control vector.
+
+        Reads every byte first. Raises `BadModelFile` if it is not the file that was pinned, or not there.
+        """
+        file = self._local(name).file
+        found = sha256_of(file.path, advance)
+        if found != file.sha256:
+            raise BadModelFile(
+                f"{file.path} is not the file that was pinned as {name!r}: its SHA-256 is {found}",
+                expected=file.sha256,
+                hint="copy the pinned file again, or remove the entry and add the new file if that is the one you want",
+            )
+        return file.path
+
+    def state(self, name: str) -> FileState | None:
+        """What is there of a model's file, at a glance; None for a hosted model, which has none."""
+        entry = self.find(name)
+        return None if isinstance(entry, Hosted) else _glance(entry.file)
+
+    def verify(self, name: str, advance: Advance = unseen) -> FileState:
+        """Read the file of a local model to the last byte, and say what became of it. Raises `BadModelFile`."""
+        file = self._local(name).file
+        state = _glance(file)
+        if state is not FileState.THERE:
+            return state
+        return FileState.UNCHANGED if sha256_of(file.path, advance) == file.sha256 else FileState.CHANGED
+
+    def _local(self, name: str) -> Open | Own:
+        entry = self.find(name)
+        if isinstance(entry, Hosted):
+            raise ConfigurationError(f"{name!r} is hosted: it has no file", expected="the name of a local model")
+        return entry
+
+    def _read(self) -> tuple[Entry, ...]:
+        folder = self._path.parent
+        try:
+            book = _BOOK.validate_json(self._path.read_bytes())
+            return tuple(_moved(entry, lambda path: folder / path) for entry in book.models)
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise self._unusable(str(error.strerror)) from error
+        except ValidationError as error:
+            raise self._unusable(_first(error)) from error
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[list[Entry]]:
+        """The entries of the file, which are written when whoever changes them is done."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.with_name(f"{self._path.name}.lock").open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                entries = [*self._read()]
+                yield entries
+                self._write(entries)
+        except OSError as error:
+            raise self._unusable(str(error.strerror)) from error
+
+    def _write(self, entries: Sequence[Entry]) -> None:
+        """Write the file anew; whoever reads it sees the old or the new one."""
+        folder, new = self._path.parent, self._path.with_name(f"{self._path.name}.new")
+        kept = tuple(_moved(entry, lambda path: _within(folder, path)) for entry in entries)
+        with new.open("wb") as file:
+            file.write(_BOOK.dump_json(_Book(models=kept), indent=1))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._path)
+
+    def _unusable(self, why: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"the registry {self._path} cannot be used: {why}", expected="a JSON file that `ringwall models add` wrote"
+        )
+
+
+def sha256_of(path: Path, advance: Advance = unseen) -> str:
+    """The SHA-256 of a file, in hexadecimal. Raises `BadModelFile` if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+                advance(len(block))
+    except OSError as error:
+        raise BadModelFile(f"{path} cannot be read: {error.strerror}", hint="check the path") from error
+    return digest.hexdigest()
+
+
+def _check(entry: Entry) -> None:
+    """Raise `ConfigurationError` for an entry that could not be read again, or that tells a secret."""
+    try:
+        _ENTRY.validate_json(_ENTRY.dump_json(entry))
+    except (ValidationError, ValueError) as error:
+        why = _first(error) if isinstance(error, ValidationError) else str(error)
+        raise ConfigurationError(f"the model {entry.name!r} cannot be added: {why}") from error
+    if isinstance(entry, Hosted) and not _is_plain(entry.base_url):
+        raise ConfigurationError(
+            f"the address of {entry.name!r} cannot be used",
+            expected="`https://host/path`, without a user, a query or a fragment",
+            hint="keep keys in the environment",
+        )
+
+
+def _is_plain(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not (set("@?#") & set(url))
+
+
+def _moved(entry: Entry, move: Callable[[Path], Path]) -> Entry:
+    """The entry with its file elsewhere."""
+    return entry if isinstance(entry, Hosted) else replace(entry, file=replace(entry.file, path=move(entry.file.path)))
+
+
+def _within(folder: Path, path: Path) -> Path:
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
+
+
+def _glance(file: ModelFile) -> FileState:
+    try:
+        size = file.path.stat().st_size
+    except OSError:
+        return FileState.MISSING
+    return FileState.THERE if size == file.bytes else FileState.CHANGED
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong, and where."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
