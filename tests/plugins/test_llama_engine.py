@@ -210,6 +210,14 @@ async def test_a_grammar_of_the_callers_own_is_kept_to(llama: LlamaCpp) -> None:
         await collect(llama.stream(ModelRequest((HumanMessage("Hi"),), grammar="root ::= nothing")))
 
 
+@pytest.mark.parametrize("rules", ['root ::= "\u2603\u2603 no"', "root ::= [0-9]{6} | [x-z]{6}"])
+async def test_a_grammar_leaves_the_same_token_whether_few_or_all_are_looked_at(llama: LlamaCpp, rules: str) -> None:
+    plain = ModelRequest((HumanMessage("Tell a story."),), grammar=rules)
+    no_bias = ((0, 0.0),)  # changes nothing, but has the whole vocabulary looked at
+    whole = replace(plain, sampling=Sampling(logit_bias=no_bias))
+    assert (await collect(llama.stream(plain))).text == (await collect(llama.stream(whole))).text != ""
+
+
 async def test_labels_must_be_one_for_each_message(llama: LlamaCpp) -> None:
     with pytest.raises(InvalidInput, match="labels"):
         await collect(llama.stream(ModelRequest((HumanMessage("Hi"),), labels=(BOTTOM, BOTTOM))))
