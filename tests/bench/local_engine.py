@@ -197,7 +197,7 @@ def _lookup(bench: Bench, what: str, asked: list[list[chats.Chat]], least: float
     found: dict[str, list[Burst]] = {"with": [], "without": []}
     for name in bench.in_turn(list(found)):
         with bench.noting(OURS), bench.engine(OURS, slots=8, lookup=name == "with") as engine:
-            engine.ask(bench.cut([chats.alone(99)]))
+            engine.ask([replace(asked[0][0], question="Hello.", tokens=2)])
             found[name] += [engine.ask(bench.cut(each)) for each in asked]
     guessed, right = (sum(burst.counted[name] for burst in found["with"]) for name in ("guessed", "right"))
     bench.report.add(

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import faulthandler
 import json
 import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import cycle
 from random import Random
 from typing import Any, Final
@@ -31,17 +31,19 @@ import psutil
 from ringwall.errors import RingwallError
 from ringwall.model import Sampling, collect
 from ringwall_llama import LlamaCpp
-from soak_requests import CODES, KINDS, OTHERS, Ask, CrossTalk, Ticket, choose
+from soak_requests import CODES, KINDS, OTHERS, Ask, CrossTalk, Ticket, choose, margin
 
 WINDOW: Final = 4096
 SLOTS: Final = 8
 IN_FLIGHT: Final = 20
 BURST: Final = 16
+MARGIN: Final = 1.5
+"""By how much a code must be preferred: the last digits of logits, which is all that may differ, are far smaller."""
+
 MAX_GROWTH_MB: Final = 24.0
 MAX_MORE: Final = 2
 """Threads, and file descriptors."""
 
-_LEFT_FREE: Final = 64
 _SETTLING_LAPS: Final = 2
 
 
@@ -73,14 +75,19 @@ class Soak:
     silent: list[Any] = field(default_factory=list)
 
     async def learn_codes(self) -> int:
-        """Keep the codes that the model finds in its prompt when it is asked alone; how many there are."""
-        found = []
+        """Keep the codes that the model surely finds in its prompt when it is asked alone; how many there are."""
+        margins = {}
         for code in CODES:
-            with contextlib.suppress(CrossTalk):
-                await choose(self.model, self._ticket(code))
-                found.append(code)
-        self.codes = tuple(found)
-        return len(found)
+            margins[code] = await margin(self.model, self._ticket(code))
+            _alive(self.patience)
+        self.codes = tuple(code for code in CODES if margins[code] >= MARGIN)
+        return len(self.codes)
+
+    async def fill(self) -> None:
+        """Have all memory in use once, so that what grows from there on is a leak."""
+        request = self._ticket(self.codes[0]).request("lake " * (WINDOW - 700), grammar='root ::= "x"')
+        await collect(self.model.stream(request))
+        _alive(self.patience)
 
     async def lap(self, requests: int) -> None:
         """So many requests, and a burst in between; then everybody is done or gone."""
@@ -102,11 +109,10 @@ class Soak:
 
     async def lost_cells(self) -> int:
         """Cells in use beyond those of the only sequence for which there is room."""
-        ticket = self._ticket(self.codes[0])
-        prompt = (await collect(self.model.stream(ticket.request("Flush.", grammar='root ::= "x"')))).usage.prompt
-        whole = Sampling(max_tokens=WINDOW - prompt - _LEFT_FREE)
-        request = ticket.request("Flush!", system="All of it.", grammar='root ::= "y"', sampling=whole)
-        usage = (await collect(self.model.stream(request))).usage
+        flush = partial(self._ticket(self.codes[0]).request, "Flush.", system="All of it.", grammar='root ::= "x"')
+        prompt = (await collect(self.model.stream(flush()))).usage.prompt
+        whole = Sampling(max_tokens=WINDOW - prompt)
+        usage = (await collect(self.model.stream(flush(sampling=whole)))).usage
         await self._idle()
         return max(0, self.model.load.cells_used - usage.prompt - usage.completion)
 
@@ -132,19 +138,23 @@ class Soak:
         try:
             self.done[await asyncio.wait_for(ask(self.model, ticket), self.patience)] += 1
         except CrossTalk as error:
-            self.faults.append(f"cross-talk: {error}")
+            self._fault(f"cross-talk: {ask.__name__}: {error}")
         except TimeoutError:
-            self.faults.append(f"hang: {ask.__name__} did not end in {self.patience} s")
-        except RingwallError as error:
-            self.faults.append(f"{ask.__name__}: {type(error).__name__}: {error}")
+            self._fault(f"hang: {ask.__name__} did not end in {self.patience} s")
+        except (RingwallError, StopAsyncIteration) as error:
+            self._fault(f"{ask.__name__}: {type(error).__name__}: {error}")
         _alive(self.patience)
+
+    def _fault(self, fault: str) -> None:
+        self.faults.append(fault)
+        print(fault, file=sys.stderr, flush=True)
 
     async def _idle(self) -> None:
         """Wait until the engine has let go of everybody."""
         until = time.monotonic() + self.patience
         while self.model.load.running or self.model.load.waiting:
             if time.monotonic() > until:
-                self.faults.append(f"hang: nobody asks, and the engine has {self.model.load}")
+                self._fault(f"hang: nobody asks, and the engine has {self.model.load}")
                 return
             await asyncio.sleep(0.01)
 
@@ -176,6 +186,7 @@ async def run(arguments: argparse.Namespace) -> bool:
     if codes <= OTHERS:
         soak.faults.append(f"the model finds {codes} codes in its prompts: too few to tell answers apart")
         return _verdict(soak, [], 0)
+    await soak.fill()
     laps: list[Figures] = []
     while len(laps) <= _SETTLING_LAPS or soak.figures().seconds < arguments.minutes * 60:
         await soak.lap(arguments.lap)

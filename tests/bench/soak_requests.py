@@ -2,8 +2,8 @@
 
 Where the code is the only one that a request's grammar allows, another's text cannot pass for its own. Where the
 grammar allows the codes of others too, the model has to find its own in its prompt: if the engine mixed up what it
-computed of two prompts, the answer would be the other's. Codes that the model misreads when it is asked alone are not
-used.
+computed of two prompts, the answer would be the other's. Used are only the codes that the model, asked alone, prefers
+to all others by far: what is computed beside other requests may differ in its last digits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import product
 from random import Random
@@ -22,16 +23,18 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from chats import HANDBOOK, alone, two_questions
 from ringwall.errors import LimitReached
 from ringwall.label import BOTTOM, Label
-from ringwall.model import Delta, ModelRequest, Sampling, ToolSpec, collect
-from ringwall.model.base import ANY_TOOL
+from ringwall.model import Delta, ModelProvider, ModelRequest, Sampling, ToolSpec, collect
+from ringwall.model.base import ANY_TOOL, TokenProbability
 from ringwall.principal import ACL
 from ringwall.schema import JsonSchema
-from ringwall_llama import LlamaCpp
 
 OTHERS: Final = 7
 
-_HUES: Final = ("amber", "black", "brown", "golden", "green", "purple", "silver", "white")
-_BEASTS: Final = ("bear", "dolphin", "eagle", "horse", "lion", "rabbit", "salmon", "tiger")
+_LEAD: Final = 'The code is "'
+_ALTERNATIVES: Final = 64
+
+_HUES: Final = ("black", "golden", "green", "purple", "silver", "white")
+_BEASTS: Final = ("bear", "eagle", "horse", "lion", "rabbit", "tiger")
 CODES: Final = tuple(map(" ".join, product(_HUES, _BEASTS)))
 
 
@@ -62,20 +65,45 @@ class Ticket:
             raise CrossTalk(f"{told!r} came for {self.code!r}")
 
 
-async def choose(model: LlamaCpp, ticket: Ticket) -> str:
+async def choose(model: ModelProvider, ticket: Ticket) -> str:
     """Its own code, of those that others were given."""
-    codes = [ticket.code, *ticket.others]
-    ticket.chance.shuffle(codes)
-    rules = "root ::= " + " | ".join(f'"{code}"' for code in codes)
-    text = (
-        f"Remember the secret animal: {ticket.code}. Which one is the secret animal? It is the {ticket.code}. Say it."
-    )
-    reply = await collect(model.stream(ticket.request(text, grammar=rules)))
-    ticket.hold(is_right=reply.text == ticket.code, told=reply.text)
+    reply = await collect(model.stream(_choice(ticket, (ticket.code, *ticket.others), Sampling(max_tokens=24))))
+    ticket.hold(is_right=reply.text == _LEAD + ticket.code, told=reply.text)
     return "chosen"
 
 
-async def schema(model: LlamaCpp, ticket: Ticket) -> str:
+async def margin(model: ModelProvider, ticket: Ticket) -> float:
+    """By how much the model prefers the ticket's code to any other, at the narrowest place (in logits)."""
+    request = _choice(ticket, CODES, Sampling(max_tokens=24, logprobs=_ALTERNATIVES))
+    told = [token async for delta in model.stream(request) for token in delta.logprobs]
+    said, least = "", math.inf
+    for token in told:
+        if said.startswith(_LEAD):
+            least = min(least, token.logprob - _best_rival(token, said.removeprefix(_LEAD), ticket.code))
+        said += token.text
+    return least if said == _LEAD + ticket.code else -math.inf
+
+
+def _choice(ticket: Ticket, codes: Iterable[str], sampling: Sampling) -> ModelRequest:
+    quoted = " | ".join(f'"{code}"' for code in codes)
+    rules = f'root ::= "{_LEAD.replace(chr(34), chr(92) + chr(34))}" ({quoted})'
+    text = f'{_LEAD}{ticket.code}". {_LEAD}{ticket.code}". Say it again.'
+    return ticket.request(text, grammar=rules, sampling=sampling)
+
+
+def _best_rival(token: TokenProbability, said: str, code: str) -> float:
+    """The likeliest token with which another code goes on; that of the last one told, if none was told."""
+    rests = [other.removeprefix(said) for other in CODES if other != code and other.startswith(said)]
+    own = code.removeprefix(said)
+    rivals = [
+        other.logprob
+        for other in token.others
+        if not own.startswith(other.text) and any(rest.startswith(other.text) for rest in rests)
+    ]
+    return max(rivals, default=token.others[-1].logprob)
+
+
+async def schema(model: ModelProvider, ticket: Ticket) -> str:
     fits = {
         "type": "object",
         "properties": {"code": {"const": ticket.code}, "note": {"type": "string", "maxLength": 24}},
@@ -86,7 +114,7 @@ async def schema(model: LlamaCpp, ticket: Ticket) -> str:
     return "schema"
 
 
-async def tool(model: LlamaCpp, ticket: Ticket) -> str:
+async def tool(model: ModelProvider, ticket: Ticket) -> str:
     parameters: JsonSchema = {"type": "object", "properties": {"code": {"enum": [ticket.code]}}, "required": ["code"]}
     tools = tuple(ToolSpec(name, "Opens a door.", parameters) for name in ("open_left", "open_right"))
     request = ticket.request("Open the left door.", tools=tools, tool_choice=ANY_TOOL, max_tokens=64)
@@ -95,7 +123,7 @@ async def tool(model: LlamaCpp, ticket: Ticket) -> str:
     return "tool"
 
 
-async def stop(model: LlamaCpp, ticket: Ticket) -> str:
+async def stop(model: ModelProvider, ticket: Ticket) -> str:
     rules = f'root ::= "{ticket.code}: " [a-z ]{{4,16}} "STOP" [a-z]*'
     sampling = Sampling(max_tokens=48, stop=("STOP",))
     reply = await collect(model.stream(ticket.request("Go on.", grammar=rules, sampling=sampling)))
@@ -104,7 +132,7 @@ async def stop(model: LlamaCpp, ticket: Ticket) -> str:
     return "stop"
 
 
-async def long(model: LlamaCpp, ticket: Ticket) -> str:
+async def long(model: ModelProvider, ticket: Ticket) -> str:
     """A long prompt, and chance in what is said after the code."""
     system = two_questions(ticket.chance.randrange(20))[0].system
     sampling = Sampling(temperature=0.9, seed=ticket.chance.randrange(1000), max_tokens=24, logprobs=2)
@@ -114,7 +142,7 @@ async def long(model: LlamaCpp, ticket: Ticket) -> str:
     return "long"
 
 
-async def leave(model: LlamaCpp, ticket: Ticket) -> str:
+async def leave(model: ModelProvider, ticket: Ticket) -> str:
     """Somebody who leaves: after some pieces of the answer, or at any moment."""
     request = ticket.request(alone(ticket.chance.randrange(50)).question, max_tokens=300)
     if ticket.chance.random() < 0.5:
@@ -130,7 +158,7 @@ async def leave(model: LlamaCpp, ticket: Ticket) -> str:
     return "cancelled"
 
 
-async def late(model: LlamaCpp, ticket: Ticket) -> str:
+async def late(model: ModelProvider, ticket: Ticket) -> str:
     deadline = ticket.chance.random() ** 2 * 3
     request = ticket.request(alone(ticket.chance.randrange(50)).question, max_tokens=32, deadline=deadline)
     with contextlib.suppress(LimitReached):
@@ -139,7 +167,7 @@ async def late(model: LlamaCpp, ticket: Ticket) -> str:
     return "late"
 
 
-async def silence(model: LlamaCpp, ticket: Ticket) -> str:
+async def silence(model: ModelProvider, ticket: Ticket) -> str:
     """Somebody who asks, and reads no further than the first piece."""
     stream = model.stream(ticket.request(alone(ticket.chance.randrange(50)).question, max_tokens=60))
     first: Delta = await anext(stream)
@@ -148,6 +176,6 @@ async def silence(model: LlamaCpp, ticket: Ticket) -> str:
     return "silent"
 
 
-Ask = Callable[[LlamaCpp, Ticket], Awaitable[str]]
+Ask = Callable[[ModelProvider, Ticket], Awaitable[str]]
 
 KINDS: Final[tuple[Ask, ...]] = (choose, choose, choose, schema, tool, stop, long, leave, leave, late, silence)

@@ -127,7 +127,7 @@ def _or_none(ask: Callable[[Question], list[Call]], question: Question) -> list[
     try:
         return ask(question)
     except (ValueError, KeyError, TypeError) as error:
-        print(f"no call: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"no call: {type(error).__name__}: {error} ({ask.__qualname__})", file=sys.stderr)
         return []
 
 
