@@ -6,12 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from engine_roster import Burst
-from figures import percentile
-
-Verdict: TypeAlias = Literal["met", "short", "not measured"]
+from figures import Verdict, percentile
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -66,17 +68,19 @@ class Engine:
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": str(HERE)},
+            start_new_session=True,  # so that a server that an engine started ends with it
         )
         try:
             self.about = str(self._reply()["about"])
         except BaseException:
-            self._popen.kill()
+            self._kill()
             raise
 
     def ask(self, chats: Sequence[Chat]) -> Burst:
         """Ask all of them at once. Raises `EngineError`, and for an answer without a token."""
         assert self._popen.stdin is not None
-        print(json.dumps([asdict(chat) for chat in chats]), file=self._popen.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # it ended: there is no reply either
+            print(json.dumps([asdict(chat) for chat in chats]), file=self._popen.stdin, flush=True)
         reply = self._reply()
         burst = Burst(tuple(Answer(**answer) for answer in reply["answers"]), reply["counted"])
         if silent := sum(not answer.tokens for answer in burst.answers):
@@ -88,18 +92,22 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         assert self._popen.stdin is not None
-        self._popen.stdin.close()
-        try:
-            self._popen.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            self._popen.kill()
-            self._popen.wait()
         assert self._popen.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._popen.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(timeout=60)
+        self._kill()
         self._popen.stdout.close()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()
 
     def _reply(self) -> dict[str, Any]:
         assert self._popen.stdout is not None
-        impatient = threading.Timer(self._patience, self._popen.kill)
+        impatient = threading.Timer(self._patience, self._kill)
         impatient.start()
         try:
             line = self._popen.stdout.readline()
