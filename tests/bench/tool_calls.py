@@ -2,8 +2,8 @@
 
 How many questions of the Berkeley Function Calling Leaderboard (`simple_python`, `multiple`) the bundled model answers
 with the right call, as the leaderboard's own checker sees it: asked through our tool calling, through
-llama-cpp-python's `chatml-function-calling`, and in plain words. All greedy, the same questions. And whether every call
-made through ours fits its schema, of a hundred. FOLDER is the unzipped wheel `bfcl-eval`.
+llama-cpp-python's `chatml-function-calling`, and in plain words. All greedy, the same questions. And how many of the
+calls made through ours fit their schema: it should be all. FOLDER is the unzipped wheel `bfcl-eval`.
 
 Exits with 1 where a peer is right more often, or a call does not fit.
 """
@@ -30,9 +30,8 @@ from ringwall_llama import LlamaCpp
 from ringwall_llama.provider import bundled_model
 
 TOKENS: Final = 256
-WINDOW: Final = 4096
+WINDOW: Final = 1536
 AT_ONCE: Final = 16
-FITTING: Final = 100
 
 Answers: TypeAlias = list[list[Call]]
 """The calls made for each question; none where the reply was no call."""
@@ -136,12 +135,9 @@ def _or_none(ask: Callable[[Question], list[Call]], question: Question) -> list[
 CALLERS: Final = {"ringwall": ringwall, "chatml-function-calling": handler, "plain": plain}
 
 
-def accuracies(bfcl: Bfcl, category: str, questions: Sequence[Question], threads: int) -> dict[str, float]:
-    def accuracy(answers: Answers) -> float:
-        both = zip(questions, answers, strict=True)
-        return round(sum(bfcl.is_right(category, question, calls) for question, calls in both) / len(questions), 3)
-
-    return {name: accuracy(call(questions, threads)) for name, call in CALLERS.items()}
+def accuracy(bfcl: Bfcl, category: str, questions: Sequence[Question], answers: Answers) -> float:
+    both = zip(questions, answers, strict=True)
+    return round(sum(bfcl.is_right(category, question, calls) for question, calls in both) / len(questions), 3)
 
 
 def fitting(questions: Sequence[Question], answers: Answers) -> int:
@@ -169,16 +165,15 @@ def main() -> None:
     bfcl, short = Bfcl(arguments.folder), []
     for category in CATEGORIES:
         questions = bfcl.questions(category, arguments.limit)
-        found = accuracies(bfcl, category, questions, arguments.threads)
-        print(json.dumps({"figure": category, "questions": len(questions), "accuracy": found}), flush=True)
-        if found["ringwall"] < max(found.values()):
-            short.append(category)
-    half = FITTING // len(CATEGORIES)
-    asked = [question for category in CATEGORIES for question in bfcl.questions(category, arguments.limit)[-half:]]
-    fit = fitting(asked, ringwall(asked, arguments.threads))
-    print(json.dumps({"figure": "calls that fit their schema", "calls": len(asked), "fit": fit}), flush=True)
-    if fit < len(asked):
-        short.append("schema")
+        answers = {name: call(questions, arguments.threads) for name, call in CALLERS.items()}
+        right = {name: accuracy(bfcl, category, questions, each) for name, each in answers.items()}
+        fit = fitting(questions, answers["ringwall"])
+        told = {"figure": category, "questions": len(questions), "accuracy": right, "fit_their_schema": fit}
+        print(json.dumps(told), flush=True)
+        if right["ringwall"] < max(right.values()):
+            short.append(f"{category}: a peer is right more often")
+        if fit < len(questions):
+            short.append(f"{category}: calls that do not fit their schema")
     print(json.dumps({"verdict": "short" if short else "met", "missed": short}))
     sys.exit(1 if short else 0)
 
