@@ -20,8 +20,7 @@ import json
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
 from itertools import cycle
 from random import Random
 from typing import Any, Final
@@ -109,10 +108,10 @@ class Soak:
 
     async def lost_cells(self) -> int:
         """Cells in use beyond those of the only sequence for which there is room."""
-        flush = partial(self._ticket(self.codes[0]).request, "Flush.", system="All of it.", grammar='root ::= "x"')
-        prompt = (await collect(self.model.stream(flush()))).usage.prompt
-        whole = Sampling(max_tokens=WINDOW - prompt)
-        usage = (await collect(self.model.stream(flush(sampling=whole)))).usage
+        flush = self._ticket(self.codes[0]).request("Flush.", system="All of it.", grammar='root ::= "x"')
+        prompt = (await collect(self.model.stream(flush))).usage.prompt
+        whole = replace(flush, sampling=Sampling(max_tokens=WINDOW - prompt))
+        usage = (await collect(self.model.stream(whole))).usage
         await self._idle()
         return max(0, self.model.load.cells_used - usage.prompt - usage.completion)
 
