@@ -119,6 +119,12 @@ async def test_who_leaves_leaves_nothing_behind(small: LlamaCpp) -> None:
     assert small.load.cells_used < 100
 
 
+async def test_a_reply_that_was_told_whole_is_no_longer_counted_as_running(small: LlamaCpp) -> None:
+    for _ in range(20):
+        await collect(small.stream(ask("Hello!", max_tokens=1)))
+        assert (small.load.running, small.load.kept) == (0, 1)
+
+
 async def test_what_was_used_least_makes_room() -> None:
     async with opened(context=512, cells=512) as model:
         for number in range(6):
