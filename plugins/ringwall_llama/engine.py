@@ -145,7 +145,8 @@ class Engine:
         with self._lock:
             if self._is_closed:
                 raise _closed()
-            if len(self._waiting) >= self._room.queue:
+            free = self._room.slots - self.load.running  # they are let in only between two steps
+            if len(self._waiting) >= self._room.queue + free:
                 raise Overloaded(
                     f"{len(self._waiting)} requests wait for the model already",
                     hint="try again later, or give the model a longer `queue`",

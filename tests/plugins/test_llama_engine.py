@@ -142,7 +142,7 @@ async def test_more_than_may_wait_are_refused_and_the_others_answered(small: Lla
     results = await asyncio.gather(*requests, return_exceptions=True)
     refused = [result for result in results if isinstance(result, Overloaded)]
     answered = [result for result in results if isinstance(result, Reply)]
-    assert len(answered) >= 4
+    assert len(answered) >= 4, "two slots and two that wait, however busy the engine is"
     assert len(refused) == 12 - len(answered) > 0
 
 
