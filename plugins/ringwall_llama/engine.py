@@ -144,7 +144,8 @@ class Engine:
         with self._lock:
             if self._is_closed:
                 raise _closed()
-            if len(self._waiting) >= self._room.queue:
+            free = self._room.slots - self.load.running  # they are let in only between two steps
+            if len(self._waiting) >= self._room.queue + free:
                 raise Overloaded(
                     f"{len(self._waiting)} requests wait for the model already",
                     hint="try again later, or give the model a longer `queue`",
@@ -301,18 +302,15 @@ class _Core:
 
     def _forget(self, job: Job) -> None:
         """Leave nothing of a job that did not come to its end."""
-        if job in self.active:
-            self.active.remove(job)
         if job.held is not None:
             self._drop(job.held)
             job.held = None
+        if job in self.active:
+            self.active.remove(job)
         job.close()
 
     def _finish(self, job: Job) -> None:
-        """Tell that the reply is whole, and keep the sequence for what begins like it."""
-        self.active.remove(job)
-        job.end()
-        job.close()
+        """Keep the sequence for what begins like it, and tell that the reply is whole."""
         held = job.held
         assert held is not None
         held.is_busy = False
@@ -322,6 +320,9 @@ class _Core:
                 self._drop(shorter)
         else:
             self._drop(held)
+        self.active.remove(job)
+        job.end()
+        job.close()
 
     def _source(self, job: Job) -> tuple[Held | None, int]:
         """The sequence to go on from, and how many tokens of it; the last token of a prompt is always read."""

@@ -62,8 +62,8 @@ class Lookup:
             self._wrong = _MEMORY * self._wrong + (right < guessed)
 
     def _worth(self, step: Step, rows: int) -> int:
-        """How many guesses give most tokens for the time."""
-        return max(_SIZES, key=lambda size: self._expected(size) / step.cost(rows + size))
+        """How many guesses give most tokens for the time, to this request and those beside it, who wait for them."""
+        return max(_SIZES, key=lambda size: (rows - 1 + self._expected(size)) / step.cost(rows + size))
 
     def _expected(self, size: int) -> float:
         """Tokens gained by a step with so many guesses, each right with the same probability if those before are."""

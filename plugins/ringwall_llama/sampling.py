@@ -5,16 +5,20 @@ from __future__ import annotations
 import ctypes
 import math
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Final
 
 import llama_cpp
 import numpy as np
+import numpy.typing as npt
 
 from ringwall.errors import BadReply, InvalidInput
 from ringwall.model.base import Alternative, Sampling, TokenProbability
 from ringwall_llama.batch import Batch
 from ringwall_llama.cells import keyed
 from ringwall_llama.loaded import Loaded, Logits
+
+_LIKELIEST: Final = 1024
+"""Tokens among which a greedy choice is looked for before the grammar is asked about the whole vocabulary."""
 
 
 class Sampler(AbstractContextManager["Sampler"]):
@@ -74,10 +78,18 @@ class Sampler(AbstractContextManager["Sampler"]):
         return token
 
     def _bound_choice(self, logits: Logits) -> int:
-        tokens = np.zeros(logits.size, dtype=[("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-        tokens["id"], tokens["logit"] = np.arange(logits.size), logits
+        if self._is_plain:
+            rank = max(logits.size - _LIKELIEST, 0)
+            token = self._choice_among(np.argpartition(logits, rank)[rank:], logits)
+            if self._allows(token):
+                return token
+        return self._choice_among(np.arange(logits.size), logits)
+
+    def _choice_among(self, ids: npt.NDArray[np.int64], logits: Logits) -> int:
+        tokens = np.zeros(ids.size, dtype=[("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+        tokens["id"], tokens["logit"] = ids, logits[ids]
         first = ctypes.cast(tokens.ctypes.data, ctypes.POINTER(llama_cpp.llama_token_data))
-        return self._apply(self._bound, first, logits.size)
+        return self._apply(self._bound, first, ids.size)
 
     def _allows(self, token: int) -> bool:
         only = llama_cpp.llama_token_data(id=token, logit=1.0, p=0.0)

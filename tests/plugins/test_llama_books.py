@@ -144,6 +144,12 @@ def test_wrong_guesses_end_and_cheap_rows_make_them_longer() -> None:
     assert hopeful.guess(cheap, 1, 15) == []
 
 
+def test_nobody_guesses_at_the_cost_of_those_beside() -> None:
+    text = Lookup([1, 2, 3, 4, 5, 6, 7, 8, 9] * 3)
+    assert len(text.guess(Step(), 1, 15)) > 0
+    assert text.guess(Step(), 8, 15) == []
+
+
 @pytest.mark.parametrize(("rows", "cost"), [(1, 1.0), (3, 2.0), (16, 8.5)])
 def test_what_a_step_costs_lies_between_and_beyond_what_was_seen(rows: int, cost: float) -> None:
     step = Step()
