@@ -51,6 +51,8 @@ def ingest(
     tenant: Annotated[str, typer.Option(help="Whose documents these are.")] = "",
     embeddings: Annotated[str, typer.Option(help="Embedder of a new library, or `none`.")] = "",
     keep_missing: Annotated[bool, typer.Option(help="Keep documents whose files are gone.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes that read and embed, on Ray; 0: this one does.", min=0)] = 0,
+    cluster: Annotated[str, typer.Option(help="Address of the Ray cluster; without it Ray is started here.")] = "",
 ) -> None:
     """Put files into a library, each with its readers; of what is there already only what changed.
 
@@ -59,7 +61,8 @@ def ingest(
     asked = {"front_matter": front_matter, "beside": beside, "mode": permissions}
     sources = [(path, rules_for(path, readers, rules, **asked)) for path in paths]
     filling = Filling(sources, tenant=tenant, keep_missing=keep_missing, console=Console())
-    raise typer.Exit(asyncio.run(filling.run(library, embeddings)))
+    crew = plugins.find("data", "ray")(workers, address=cluster) if workers else None
+    raise typer.Exit(asyncio.run(filling.run(library, embeddings, crew)))
 
 
 @data.command("verify")

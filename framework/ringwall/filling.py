@@ -18,6 +18,7 @@ from ringwall.data.frontmatter import front_matter_readers
 from ringwall.data.ingest import Ingestor
 from ringwall.data.outcome import Ingested, Outcome, Refused
 from ringwall.data.readers import BesideIt, ByPath, ByPermission, first_of
+from ringwall.data.workers import Workers
 from ringwall.library import Library
 from ringwall.principal import ACL
 
@@ -63,15 +64,17 @@ class Filling:
         self._passages = 0
         self._refused: list[Refused] = []
 
-    async def run(self, folder: Path, embeddings: str) -> int:
-        """Fill the library in `folder` and say what became of what; return the exit status."""
+    async def run(self, folder: Path, embeddings: str, workers: Workers | None = None) -> int:
+        """Fill the library in `folder` and say what became of what; return the exit status. Closes `workers`."""
         library = Library.fill(folder, embeddings=embeddings)
         try:
             with self._bar() as bar:
-                ingestor = Ingestor(library.store, library.embeddings, manifest=library.manifest)
+                ingestor = Ingestor(library.store, library.embeddings, manifest=library.manifest, workers=workers)
                 for path, readers in self._sources:
                     await self._fill(ingestor, path, readers, bar)
         finally:
+            if workers is not None:
+                await workers.close()
             await library.close()
         self._tell()
         return 1 if self._refused else 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final, Self
 
 import sqlalchemy as sa
@@ -21,6 +22,9 @@ from ringwall_sql.shelves import Room, acl_numbers, acl_of, acl_text, clear_away
 from ringwall_sql.tables import ACLS, CHUNKS, DOCUMENTS, SHELVES, VECTORS, among, batches, key, shelf_of
 
 _LARGEST: Final = 2**63 - 1
+
+_PUT_AT_ONCE: Final = 2048
+"""Chunks that are written together: more than an ingestion brings, so that a word's row is written once."""
 
 _WHOLE: Final = (
     sa.select(CHUNKS, DOCUMENTS.c.id.label("of"), ACLS.c.grants, VECTORS.c.vector)
@@ -77,7 +81,7 @@ class Change:
 
     def put(self, records: Iterable[Record]) -> None:
         """Write these, whose ids are not there."""
-        for batch in batches(sorted(records, key=_readers)):
+        for batch in batches(_by_readers(records), _PUT_AT_ONCE):
             self._put(batch)
 
     def take(self, numbers: Iterable[int]) -> list[Record]:
@@ -96,9 +100,9 @@ class Change:
         acls = acl_numbers(self._connection, {record.readers for record in records})
         documents = _document_numbers(self._connection, {record.document for record in records})
         placed: list[tuple[int, Record]] = []
-        for _, group in groupby(records, _readers):
+        for readers, group in groupby(records, attrgetter("readers")):
             together = list(group)
-            room = Room(self._connection, acls[together[0].readers], self._version)
+            room = Room(self._connection, acls[readers], self._version)
             placed += zip(room.place([record.columns["length"] for record in together]), together, strict=True)
         rows = [{**r.columns, "number": number, "document": documents[r.document]} for number, r in placed]
         self._connection.execute(sa.insert(CHUNKS), rows)
@@ -155,8 +159,13 @@ def _record(row: sa.Row[Any]) -> Record:
     return Record(acl_of(row.grants), restored(row.of), columns, counted, row.vector)
 
 
-def _readers(record: Record) -> str:
-    return acl_text(record.readers)
+def _by_readers(records: Iterable[Record]) -> Iterator[Record]:
+    """The same records, those with the same readers one after the other."""
+    together: dict[ACL, list[Record]] = {}
+    for record in records:
+        together.setdefault(record.readers, []).append(record)
+    for readers in sorted(together, key=acl_text):
+        yield from together[readers]
 
 
 def _document_numbers(connection: sa.Connection, ids: Iterable[str]) -> dict[str, int]:

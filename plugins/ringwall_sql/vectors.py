@@ -55,7 +55,7 @@ class Vectors(ABC):
 
 def as_kept(vector: Vector) -> bytes:
     """The vector as it is kept."""
-    return np.array(vector, dtype=FLOAT32).tobytes()
+    return np.fromiter(vector, FLOAT32, len(vector)).tobytes()
 
 
 def as_given(kept: bytes) -> Vector:

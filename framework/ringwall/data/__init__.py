@@ -25,6 +25,7 @@ from ringwall.data.readers import BesideIt, ByPath, ByPermission, first_of
 from ringwall.data.retrieve import Retriever, Rewriter, Trail
 from ringwall.data.splitting import Passage, Splitter, TextSplitter, split
 from ringwall.data.stages import Decay, Mmr, Neighbours, Rerank, Reranker, Search, Stage
+from ringwall.data.workers import Workers
 
 __all__ = [
     "BesideIt",
@@ -66,6 +67,7 @@ __all__ = [
     "Trail",
     "Unchanged",
     "Vector",
+    "Workers",
     "first_of",
     "front_matter_readers",
     "fuse",

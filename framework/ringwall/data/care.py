@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
 
-from ringwall.data.base import Chunk, Embeddings, StoreOfRecord
+from ringwall.data.base import Chunk, Embeddings, StoreOfRecord, Vector
 from ringwall.data.manifest import Manifest
+from ringwall.data.preparation import embedded
+from ringwall.data.workers import Workers
+from ringwall.errors import WorkerDied
 from ringwall.principal import ACL
 from ringwall.schema import JSON, canonical
+
+_SENT: Final = 256
+"""Passages that a worker is sent at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +45,24 @@ async def verify(store: StoreOfRecord, manifest: Manifest | None = None) -> Chec
     return Checked(len(seen.passages), seen.passages.total(), tuple(findings))
 
 
-async def copy(source: StoreOfRecord, target: StoreOfRecord, *, embeddings: Embeddings | None = None) -> int:
+async def copy(
+    source: StoreOfRecord,
+    target: StoreOfRecord,
+    *,
+    embeddings: Embeddings | None = None,
+    workers: Workers | None = None,
+) -> int:
     """Put all that `source` holds into `target` too; return the number of chunks.
 
-    With `embeddings` each passage gets a new vector on the way: so an embedder is changed while the old store
-    answers. What is written to `source` meanwhile may be in the copy or not. Raises `StoreError`.
+    With `embeddings` each passage gets a new vector on the way, from `workers` if there are any: so an embedder is
+    changed while the old store answers. What is written to `source` meanwhile may be in the copy or not.
+    Raises `StoreError`, and `WorkerDied` for a passage that lets workers die.
     """
     copied = 0
-    async for batch in source.scan():
-        chunks = batch if embeddings is None else await asyncio.to_thread(_embedded, batch, embeddings)
-        await target.upsert(chunks)
-        copied += len(batch)
+    async with contextlib.aclosing(_embedded(source.scan(), embeddings, workers)) as batches:
+        async for chunks in batches:
+            await target.upsert(chunks)
+            copied += len(chunks)
     return copied
 
 
@@ -124,9 +140,45 @@ class _Seen:
         return found + [f"{name!r} is in the store and was not ingested" for name in self.passages if name not in known]
 
 
-def _embedded(chunks: Sequence[Chunk], embeddings: Embeddings) -> list[Chunk]:
-    vectors = embeddings.embed_documents([chunk.text for chunk in chunks])
-    return [replace(chunk, vector=tuple(vector)) for chunk, vector in zip(chunks, vectors, strict=True)]
+async def _embedded(
+    batches: AsyncIterator[Sequence[Chunk]], embeddings: Embeddings | None, workers: Workers | None
+) -> AsyncGenerator[Sequence[Chunk], None]:
+    """The same chunks with new vectors, if there is what makes them."""
+    if embeddings is None:
+        async for chunks in batches:
+            yield chunks
+        return
+    embed = partial(_vectors, embeddings)
+    if workers is None:
+        async for chunks in batches:
+            yield _with_vectors(chunks, await asyncio.to_thread(embed, [chunk.text for chunk in chunks]))
+        return
+    sent: deque[Sequence[Chunk]] = deque()
+    async with contextlib.aclosing(workers.each(embed, _texts(batches, sent))) as done:
+        async for _, vectors in done:
+            yield _with_vectors(sent.popleft(), vectors)
+
+
+async def _texts(batches: AsyncIterator[Sequence[Chunk]], sent: deque[Sequence[Chunk]]) -> AsyncIterator[Sequence[str]]:
+    """What is sent of chunks, some at a time; they themselves are kept in `sent` until their vectors come back."""
+    async for batch in batches:
+        for first in range(0, len(batch), _SENT):
+            sent.append(batch[first : first + _SENT])
+            yield [chunk.text for chunk in sent[-1]]
+
+
+def _vectors(embeddings: Embeddings, texts: Sequence[str]) -> list[Vector]:
+    vectors = embedded(embeddings, texts)
+    return [vectors[text] for text in texts]
+
+
+def _with_vectors(chunks: Sequence[Chunk], vectors: Sequence[Vector | WorkerDied]) -> list[Chunk]:
+    fresh: list[Chunk] = []
+    for chunk, vector in zip(chunks, vectors, strict=True):
+        if isinstance(vector, WorkerDied):
+            raise vector
+        fresh.append(replace(chunk, vector=vector))
+    return fresh
 
 
 def _to_json(chunk: Chunk) -> JSON:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING
 
-from ringwall.data.admit import (
-    Pending,
-    Readers,
-    in_tenant,
-)
+from ringwall.data.admit import Pending, Readers, in_tenant
 from ringwall.data.base import DocumentStore, Embeddings
 from ringwall.data.ingestion import Ingestion
 from ringwall.data.manifest import Manifest
 from ringwall.data.outcome import IngestReport, Outcome, Refused
+from ringwall.data.preparation import Preparation
 from ringwall.data.splitting import Splitter, TextSplitter, as_splitter, split
+from ringwall.data.workers import Workers
 from ringwall.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -27,6 +25,8 @@ class Ingestor:
     `embeddings` None: passages can be found by their words only. `splitter` is a callable, or LangChain's.
     With a `manifest` a document whose content is known is not read, cut or embedded again, and one that only has
     other readers gets those; without one all is done anew.
+    With `workers` they read, split and embed; otherwise threads of this process do. The store and the manifest stay
+    here either way, and the outcome is the same.
     """
 
     def __init__(
@@ -36,9 +36,10 @@ class Ingestor:
         splitter: Splitter | TextSplitter = split,
         *,
         manifest: Manifest | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self._store, self._embeddings, self._split = store, embeddings, as_splitter(splitter)
-        self._kept = manifest
+        self._kept, self._workers = manifest, workers
 
     async def ingest(
         self,
@@ -74,12 +75,14 @@ class Ingestor:
         With a `tenant`, readers are that tenant's, and so are documents: `menu.md` is stored as `acme::menu.md`,
         so that two tenants never replace each other's.
 
-        Raises `StoreError` when the store fails, and `InvalidInput` for `all_of` without a manifest that lasts.
+        Raises `StoreError` when the store fails, `InvalidInput` for `all_of` without a manifest that lasts, and
+        `ConfigurationError` if workers cannot be sent what they need.
         """
         if all_of is not None and not (self._kept and self._kept.lasts):
             raise InvalidInput("`all_of` without a manifest", hint="give the ingestor a `Manifest(path)`")
         manifest = self._kept or Manifest()
-        ingestion = Ingestion(self._store, self._embeddings, self._split, manifest, readers, tenant)
+        preparation = Preparation(self._embeddings, self._split, readers, tenant)
+        ingestion = Ingestion(self._store, manifest, preparation, self._workers)
         try:
             async for outcome in ingestion.run(iter(documents)):
                 yield outcome

@@ -23,6 +23,7 @@ _SCHEMA: Final = """
         passages INTEGER NOT NULL, done INTEGER NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TEMP TABLE seen (name TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 
@@ -48,7 +49,6 @@ class Manifest:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self._lock = threading.Lock()
-        self._seen: set[int] = set()
         self._file = None if path is None else _taken(Path(path))
         self.lasts = path is not None
         """Whether it is still there for the next process."""
@@ -68,23 +68,24 @@ class Manifest:
         return _entry(row) if row else None
 
     def see(self, name: str) -> bool:
-        """Note that a document is there now; False if it was seen before, since the last `start`.
-
-        64 bits of each name are kept: of a million documents one is mistaken for another once in 37 million times.
-        """
-        before = len(self._seen)
-        self._seen.add(hash(name))
-        return len(self._seen) > before
+        """Note that a document is there now; False if it was seen before, since the last `start`."""
+        with self._guarded() as db:
+            return db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (name,)).rowcount == 1
 
     def start(self) -> None:
         """Begin to see anew."""
-        self._seen.clear()
+        with self._guarded() as db:
+            db.execute("DELETE FROM seen")
+            db.commit()
 
     def unseen(self, prefix: str) -> Iterator[str]:
         """The documents in the store whose names begin with `prefix` and that were not seen."""
         with self._guarded() as db:
-            rows = db.execute("SELECT name FROM documents WHERE substr(name, 1, ?) = ?", (len(prefix), prefix))
-            return iter([name for (name,) in rows if hash(name) not in self._seen])
+            rows = db.execute(
+                "SELECT name FROM documents WHERE substr(name, 1, ?) = ? AND name NOT IN (SELECT name FROM seen)",
+                (len(prefix), prefix),
+            )
+            return iter([name for (name,) in rows])
 
     def entries(self) -> Iterator[Entry]:
         """All documents that are done."""

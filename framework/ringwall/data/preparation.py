@@ -1,0 +1,176 @@
+"""What is done to a document before it is stored: read, admitted, split, embedded.
+
+It needs neither the manifest nor the store, so it can be done in another process.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from ringwall.data.admit import Admitted, Pending, Readers, admit, loaded, readers_of, tell_by_name
+from ringwall.data.base import Chunk, Embeddings, Scalar, Vector
+from ringwall.data.frontmatter import body_start
+from ringwall.data.manifest import Entry
+from ringwall.data.outcome import Outcome, Refused, Unchanged
+from ringwall.data.splitting import Splitter
+from ringwall.errors import InvalidInput
+from ringwall.principal import ACL
+from ringwall.schema import JSON, canonical, digest
+
+if TYPE_CHECKING:
+    from langchain_core.documents import Document
+
+READ_AHEAD: Final = 8
+"""Files read side by side."""
+
+_EMBEDDED: Final = 256
+"""Passages embedded at a time, at most."""
+
+_PROBE: Final = "# A heading\n\nA sentence, and another one.\n\n" * 40
+"""What tells one way of cutting and embedding from another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A document that is wanted: what it came as, the id it is stored under, and what the store has of it already.
+
+    `known` None: it is new, or its content or the way to cut and embed it is.
+    """
+
+    document: Document | tuple[str, str] | Pending
+    came_as: str
+    name: str
+    content: str
+    known: Entry | None
+
+    @property
+    def size(self) -> int | None:
+        """How many characters it has; None until it is read."""
+        if isinstance(self.document, Pending):
+            return None
+        return len(self.document[1] if isinstance(self.document, tuple) else self.document.page_content)
+
+
+@dataclass(slots=True)
+class Job:
+    """A document that was prepared; `outcome` is there as soon as it is settled.
+
+    `chunks` None: those in the store stay, with other `readers`.
+    """
+
+    name: str
+    outcome: Outcome | None = None
+    content: str = ""
+    readers: ACL | None = None
+    chunks: Sequence[Chunk] | None = None
+    passages: int = 0
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How documents become chunks; itself a function that prepares several, wherever it was sent."""
+
+    embeddings: Embeddings | None
+    split: Splitter
+    readers: Readers
+    tenant: str
+
+    def __call__(self, orders: Sequence[Order | Job]) -> list[Job]:
+        """Read, split and embed; what is settled stays as it is."""
+        with ThreadPoolExecutor(READ_AHEAD) as pool:
+            return self.embed(list(pool.map(self.read, orders)))
+
+    def fingerprint(self) -> str:
+        """What this way of cutting and embedding does to a text: another splitter or embedder does another thing."""
+        cuts: list[JSON] = [[passage.start, passage.end] for passage in self.split(_PROBE)]
+        vector = [] if self.embeddings is None else self.embeddings.embed_query(_PROBE)
+        rounded: list[JSON] = [round(float(x), 2) for x in vector]
+        return digest(canonical([cuts, rounded]))
+
+    def read(self, order: Order | Job) -> Job:
+        """Read, admit and split a document."""
+        if isinstance(order, Job):
+            return order
+        try:
+            if order.known:
+                return self._known(order, order.known)
+            admitted = admit(loaded(order.document), order.came_as, self.readers, self.tenant)
+            return Job(order.name, None, order.content, admitted.readers, self._chunks(admitted))
+        except InvalidInput as error:
+            return Job(order.came_as, Refused(order.came_as, error))
+
+    def unread(self, order: Order) -> Job | None:
+        """What becomes of a document that need not be read, since all is known of it; None if it must be."""
+        if not order.known or not isinstance(order.document, Pending) or not tell_by_name(self.readers):
+            return None
+        from langchain_core.documents import Document
+
+        unread = Document(id=order.came_as, page_content="", metadata={"source": order.came_as})
+        same = readers_of(unread, order.came_as, self.readers, self.tenant) == order.known.readers
+        return Job(order.name, Unchanged(order.name)) if same else None
+
+    def _known(self, order: Order, known: Entry) -> Job:
+        """A document whose text is in the store already: all there is to do is to give it other readers."""
+        readers = readers_of(loaded(order.document), order.came_as, self.readers, self.tenant)
+        if readers == known.readers:
+            return Job(known.name, Unchanged(known.name))
+        return Job(known.name, None, known.content, readers, passages=known.passages)
+
+    def _chunks(self, document: Admitted) -> list[Chunk]:
+        body, describe = body_start(document.text), _descriptions(document.metadata)
+        return [
+            Chunk(
+                f"{document.name}#{number}",
+                document.name,
+                passage.text,
+                document.readers,
+                start=passage.start + body,
+                end=passage.end + body,
+                metadata=describe(passage.start + body),
+            )
+            for number, passage in enumerate(self.split(document.text[body:]))
+        ]
+
+    def embed(self, jobs: list[Job]) -> list[Job]:
+        """Give every passage its vector; equal passages are embedded once."""
+        if self.embeddings is not None:
+            vectors = embedded(self.embeddings, {chunk.text for job in jobs for chunk in job.chunks or ()})
+            for job in jobs:
+                if job.chunks:
+                    job.chunks = [replace(chunk, vector=vectors[chunk.text]) for chunk in job.chunks]
+        return jobs
+
+
+def embedded(embeddings: Embeddings, texts: Iterable[str]) -> dict[str, Vector]:
+    """The vector of each text.
+
+    Those of like length go together: most embedders treat a batch as if all were as long as the longest.
+    """
+    ordered = sorted(texts, key=lambda text: (len(text), text))
+    vectors: dict[str, Vector] = {}
+    for first in range(0, len(ordered), _EMBEDDED):
+        some = ordered[first : first + _EMBEDDED]
+        vectors.update(zip(some, map(tuple, embeddings.embed_documents(some)), strict=True))
+    return vectors
+
+
+def _descriptions(metadata: Mapping[str, Scalar]) -> Callable[[int], Mapping[str, Scalar]]:
+    """The metadata of a passage that begins at a place: the document's, and the number of its page, from 1.
+
+    Readers of files say where pages begin in `pages`: a JSON list of character offsets.
+    """
+    if "pages" not in metadata:
+        return lambda place: metadata
+    try:
+        begins = json.loads(str(metadata["pages"]))
+    except ValueError:
+        begins = None
+    if not isinstance(begins, list) or not all(isinstance(begin, int) for begin in begins):
+        return lambda place: metadata
+    offsets, rest = begins, {k: v for k, v in metadata.items() if k != "pages"}
+    return lambda place: {**rest, "page": bisect_right(offsets, place)}
