@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final, Self
 
 import sqlalchemy as sa
@@ -19,9 +19,11 @@ from ringwall.principal import ACL
 from ringwall_sql import postings, vectors
 from ringwall_sql.database import restored, stored
 from ringwall_sql.shelves import Room, acl_numbers, acl_of, acl_text, clear_away, leave, next_number
-from ringwall_sql.tables import ACLS, CHUNKS, DOCUMENTS, SHELVES, VECTORS, among, batches, key, shelf_of
+from ringwall_sql.tables import ACLS, CHUNKS, DOCUMENTS, SHELVES, VECTORS, among, batches, insert, key, shelf_of
 
 _LARGEST: Final = 2**63 - 1
+
+_IN_ORDER: Final = itemgetter(*CHUNKS.columns.keys())
 
 _PUT_AT_ONCE: Final = 2048
 """Chunks that are written together: more than an ingestion brings, so that a word's row is written once."""
@@ -105,7 +107,7 @@ class Change:
             room = Room(self._connection, acls[readers], self._version)
             placed += zip(room.place([record.columns["length"] for record in together]), together, strict=True)
         rows = [{**r.columns, "number": number, "document": documents[r.document]} for number, r in placed]
-        self._connection.execute(sa.insert(CHUNKS), rows)
+        insert(self._connection, CHUNKS, list(map(_IN_ORDER, rows)))
         vectors.put(self._connection, [(n, acls[r.readers], r.vector) for n, r in placed if r.vector is not None])
         postings.put(self._connection, [(number, record.words) for number, record in placed])
 
@@ -176,7 +178,5 @@ def _document_numbers(connection: sa.Connection, ids: Iterable[str]) -> dict[str
     known = {by_key[name]: number for name, number in rows}
     new = [(name, id) for name, id in by_key.items() if id not in known]
     numbered = list(enumerate(new, next_number(connection, DOCUMENTS.c.number)))
-    if numbered:
-        insert = [{"number": number, "key": name, "id": stored(id)} for number, (name, id) in numbered]
-        connection.execute(sa.insert(DOCUMENTS), insert)
+    insert(connection, DOCUMENTS, [(number, name, stored(id)) for number, (name, id) in numbered])
     return known | {id: number for number, (_, id) in numbered}

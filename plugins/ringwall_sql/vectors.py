@@ -13,7 +13,7 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from ringwall.data.base import Vector
-from ringwall_sql.tables import FLOAT32, SHELF, SHELF_BITS, SHELVES, VECTORS, PgVector, among
+from ringwall_sql.tables import FLOAT32, SHELF, SHELF_BITS, SHELVES, VECTORS, PgVector, among, insert
 from ringwall_sql.view import Integers, Scores, View, best
 
 Matrix = npt.NDArray[np.float32]
@@ -65,9 +65,7 @@ def as_given(kept: bytes) -> Vector:
 
 def put(connection: sa.Connection, rows: Iterable[tuple[int, int, bytes]]) -> None:
     """Keep vectors, each with its chunk's number and ACL."""
-    kept = [{"number": number, "acl": acl, "vector": vector} for number, acl, vector in rows]
-    if kept:
-        connection.execute(sa.insert(VECTORS), kept)
+    insert(connection, VECTORS, list(rows))
 
 
 def take(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, bytes]:
