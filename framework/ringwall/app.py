@@ -17,6 +17,7 @@ from ringwall.data.ingest import Ingestor
 from ringwall.data.manifest import Manifest
 from ringwall.data.memory import MemoryStore as InMemoryDocuments
 from ringwall.data.outcome import IngestReport, Refused
+from ringwall.data.workers import Workers
 from ringwall.deployment import approvals
 from ringwall.deployment.approvals import Approval
 from ringwall.deployment.base import Policy
@@ -138,15 +139,16 @@ class App:
         tenant: str = "",
         manifest: Manifest | None = None,
         all_of: str | None = None,
+        workers: Workers | None = None,
     ) -> IngestReport:
         """Split, embed and store documents, each with its readers; the report says what became of each.
 
         `readers` is an ACL for all, or a function that says it of each; a document without readers is refused.
         With a `manifest` only what changed is done; `all_of` then says that these are all the documents whose ids
-        begin so, and others are removed. This is the deployer's door: no principal is asked about.
-        Raises `StoreError`.
+        begin so, and others are removed. `workers` read, split and embed instead of this process.
+        This is the deployer's door: no principal is asked about. Raises `StoreError`.
         """
-        ingestor = Ingestor(self.documents, self.embeddings, manifest=manifest)
+        ingestor = Ingestor(self.documents, self.embeddings, manifest=manifest, workers=workers)
         return await ingestor.ingest(documents, readers, tenant=tenant, all_of=all_of)
 
     # Asking

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 import ray
 from langchain_core.documents import Document
 
+from ringwall import cli
 from ringwall.data import Ingestor, IngestReport, Manifest, Pending, Readers, Refused, Workers, front_matter_readers
 from ringwall.data.care import copy, exported
 from ringwall.errors import ConfigurationError, WorkerDied
@@ -21,37 +24,17 @@ from ringwall.principal import ACL, PUBLIC
 from ringwall_files import find_files
 from ringwall_ray import RayWorkers
 from ringwall_sql import SqlDocuments
+from tests.plugins.ray_work import Broken, Letters, deadly, doubled
 
 OPEN = ACL.of(PUBLIC)
-
-
-class Letters:
-    """An embedder that needs no model: how often each of some letters occurs."""
-
-    def __init__(self, letters: str = "aeio") -> None:
-        self.letters = letters
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return [self.embed_query(text) for text in texts]
-
-    def embed_query(self, text: str) -> list[float]:
-        if "NaN" in text:
-            return [float("nan")] * 4
-        return [0.1 + text.count(letter) for letter in self.letters]
-
-
-class Broken(Letters):
-    """An embedder that can do nothing."""
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        raise ValueError("no embedder")
 
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Workers]:
     """Two workers on a Ray that is started once, for all tests here."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray") as folder:
         patch.setenv("RAY_raylet_start_wait_time_s", "180")
+        patch.setenv("RAY_TMPDIR", folder)
         workers = RayWorkers(2)
         yield workers
         asyncio.run(workers.close())
@@ -65,8 +48,7 @@ async def ingested(
     readers: Readers = OPEN,
 ) -> tuple[list[str], IngestReport]:
     """All that a store holds that is filled with these, and what became of each."""
-    folder.mkdir()
-    store, manifest = SqlDocuments(folder / "documents.db"), Manifest(folder / "manifest.db")
+    store, manifest = SqlDocuments(f"{folder}.db"), Manifest(f"{folder}-manifest.db")
     try:
         ingestor = Ingestor(store, Letters(), manifest=manifest, workers=workers)
         report = await ingestor.ingest(documents, readers, tenant="acme")
@@ -111,13 +93,18 @@ async def test_files_are_read_by_workers_each_with_a_parser_of_its_own(tmp_path:
     assert [refused.document for refused in here[1].refused] == ["wages.pdf"]
 
 
-def deadly(name: str, unless: Path | None = None) -> Document:
-    """Lets whoever reads it die as by `kill -9`; only the first time if there is a file to remember it by."""
-    if unless is None or not unless.exists():
-        if unless is not None:
-            unless.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return Document(id=name, page_content="trout")
+def test_the_command_line_fills_a_library_with_workers(
+    tmp_path: Path, workers: Workers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "menu.md").write_text("Trout with sage.")
+    words = ["ingest", tmp_path / "menu.md", "--library", tmp_path / "library", "--readers", PUBLIC, "--workers", 1]
+    monkeypatch.setattr(sys, "argv", ["ringwall", *map(str, words), "--embeddings", "none"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert (left.value.code or 0, capsys.readouterr().out.splitlines()[-1]) == (
+        0,
+        "1 ingested, 0 unchanged, 0 relabelled, 0 removed, 0 refused; 1 passages",
+    )
 
 
 async def test_a_dead_worker_is_replaced_and_nothing_lost_or_doubled(tmp_path: Path, workers: Workers) -> None:
@@ -134,7 +121,7 @@ async def test_a_dead_worker_is_replaced_and_nothing_lost_or_doubled(tmp_path: P
 
 async def test_a_library_is_embedded_anew_over_ray(tmp_path: Path, workers: Workers) -> None:
     await ingested(tmp_path / "old", [(f"dish-{n}", f"trout {n} " * 300) for n in range(100)])
-    source = SqlDocuments(tmp_path / "old" / "documents.db")
+    source = SqlDocuments(tmp_path / "old.db")
     copies: list[list[str]] = []
     for number, crew in enumerate((None, workers)):
         target = SqlDocuments(tmp_path / f"new-{number}.db")
@@ -145,9 +132,41 @@ async def test_a_library_is_embedded_anew_over_ray(tmp_path: Path, workers: Work
     assert copies[0] == copies[1]
 
 
+async def test_no_text_is_left_in_rays_files(tmp_path: Path, workers: Workers) -> None:
+    secret = "the wage of Ana is 4217"
+    documents = [("wages", secret), Pending("dead", secret, partial(deadly, secret)), ("nan", f"{secret} NaN")]
+    _, report = await ingested(tmp_path / "there", documents, workers=workers)
+    assert [len(report.ingested), len(report.refused)] == [1, 2]
+    written = list(files(os.environ["RAY_TMPDIR"]))
+    assert len(written) > 10
+    assert not any(secret.encode() in content for content in written)
+
+
+def files(folder: str) -> Iterator[bytes]:
+    """What stands in every file below a folder."""
+    for path in Path(folder).rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            yield path.read_bytes()
+
+
+async def test_nobody_joins_a_ray_started_here_without_its_token(workers: Workers) -> None:
+    assert [done async for _, done in workers.each(doubled, one())] == [[2]]
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, "-c", f"import ray; ray.init({address!r}); print(ray.nodes())"]
+    env = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    joined = await asyncio.to_thread(subprocess.run, command, env=env, capture_output=True, timeout=60, check=False)
+    assert joined.returncode != 0
+    assert b"NodeID" not in joined.stdout
+    assert b"uthentication" in joined.stderr
+
+
+async def one() -> AsyncIterator[Sequence[int]]:
+    yield [1]
+
+
 async def test_what_an_embedder_raises_is_raised_as_it_was(workers: Workers, tmp_path: Path) -> None:
     store = SqlDocuments(tmp_path / "documents.db")
-    with pytest.raises(ValueError, match="^no embedder$"):
+    with pytest.raises(ValueError, match=r"^no embedder$"):
         await Ingestor(store, Broken(), workers=workers).ingest([("a", "trout")], OPEN)
     await store.close()
 
@@ -155,7 +174,7 @@ async def test_what_an_embedder_raises_is_raised_as_it_was(workers: Workers, tmp
 async def test_what_cannot_be_sent_is_named(workers: Workers, tmp_path: Path) -> None:
     store, embedder = SqlDocuments(tmp_path / "documents.db"), Letters()
     embedder.lock = Lock()  # type: ignore[attr-defined]
-    with pytest.raises(ConfigurationError, match="cannot be sent to a worker.*__reduce__"):
+    with pytest.raises(ConfigurationError, match=r"cannot be sent to a worker.*__reduce__"):
         await Ingestor(store, embedder, workers=workers).ingest([("a", "trout")], OPEN)
     await store.close()
 
@@ -173,7 +192,3 @@ async def test_only_a_few_batches_are_taken_ahead(workers: Workers) -> None:
     assert [await anext(results) for _ in range(20)] == [([n], [2 * n]) for n in range(20)]
     assert taken < 20 + 10
     await results.aclose()
-
-
-def doubled(numbers: Sequence[int]) -> list[int]:
-    return [2 * number for number in numbers]
