@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ringwall.data.admit import Pending, content_of, name_of, stored_name
+from ringwall.data.admit import content_of, name_of, stored_name
 from ringwall.data.ahead import ahead
 from ringwall.data.base import DocumentStore, StoreOfRecord
 from ringwall.data.manifest import Entry, Manifest
@@ -27,6 +27,8 @@ from ringwall.principal import ACL, TENANT_MARK
 if TYPE_CHECKING:
     from langchain_core.documents import Document
 
+    from ringwall.data.admit import Pending
+
 T = TypeVar("T")
 
 _BATCH: Final = 1024
@@ -37,9 +39,6 @@ _MOST_DOCUMENTS: Final = 1000
 
 _LOAD: Final = 100_000
 """Characters that a worker is sent at a time, at least: some 50 ms of work for a fast embedder."""
-
-_UNREAD: Final = 10_000
-"""Characters that a document is taken to have before it is read."""
 
 
 class Ingestion:
@@ -93,10 +92,9 @@ class Ingestion:
         if not self._manifest.lasts or not isinstance(self._store, StoreOfRecord):
             return
         if self._manifest.revision != await self._store.revision():
-            held: Counter[str] = Counter()
             async for batch in self._store.scan():
-                held.update(chunk.document for chunk in batch)
-            self._manifest.doubt(held)
+                self._manifest.hold(Counter(chunk.document for chunk in batch))
+            self._manifest.doubt()
 
     # What is wanted, in a thread: only here is it known what came before
 
@@ -128,21 +126,10 @@ class Ingestion:
     async def _here(self, orders: Iterator[Order | Job]) -> AsyncGenerator[list[Job], None]:
         """In threads: batches are read while the one before is embedded."""
         with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="ringwall-ingest") as pool:
-            jobs = self._read(orders, pool)
+            jobs = self._preparation.read_all(orders, pool)
             async with contextlib.aclosing(ahead(_in_thread(lambda: _gather(jobs)))) as batches:
                 async for batch in batches:
                     yield await asyncio.to_thread(self._preparation.embed, batch)
-
-    def _read(self, orders: Iterator[Order | Job], pool: Executor) -> Iterator[Job]:
-        """Read and split, in order; documents that must be fetched first are fetched side by side."""
-        waiting: deque[Job | Future[Job]] = deque()
-        for order in orders:
-            fetched = isinstance(order, Order) and isinstance(order.document, Pending)
-            waiting.append(pool.submit(self._preparation.read, order) if fetched else self._preparation.read(order))
-            while waiting and (isinstance(waiting[0], Job) or len(waiting) > READ_AHEAD):
-                yield _ready(waiting.popleft())
-        while waiting:
-            yield _ready(waiting.popleft())
 
     async def _elsewhere(self, orders: Iterator[Order | Job], workers: Workers) -> AsyncGenerator[list[Job], None]:
         """By workers, each with some documents at a time."""
@@ -224,17 +211,13 @@ def _gather(jobs: Iterator[Job]) -> list[Job]:
     return batch
 
 
-def _ready(job: Job | Future[Job]) -> Job:
-    return job if isinstance(job, Job) else job.result()
-
-
 def _load(orders: Iterator[Order | Job]) -> list[Order | Job]:
     """The next orders, as many as a worker is sent at a time; none at the end."""
     load: list[Order | Job] = []
     characters = 0
     for order in orders:
         load.append(order)
-        characters += 0 if isinstance(order, Job) else _UNREAD if (size := order.size) is None else size
+        characters += order.size if isinstance(order, Order) else 0
         if characters >= _LOAD or len(load) >= _MOST_DOCUMENTS:
             break
     return load

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -24,6 +24,7 @@ _SCHEMA: Final = """
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TEMP TABLE seen (name TEXT PRIMARY KEY) WITHOUT ROWID;
+    CREATE TEMP TABLE held (name TEXT PRIMARY KEY, passages INTEGER NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -73,9 +74,10 @@ class Manifest:
             return db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (name,)).rowcount == 1
 
     def start(self) -> None:
-        """Begin to see anew."""
+        """Begin to see, and to note, anew."""
         with self._guarded() as db:
             db.execute("DELETE FROM seen")
+            db.execute("DELETE FROM held")
             db.commit()
 
     def unseen(self, prefix: str) -> Iterator[str]:
@@ -122,12 +124,21 @@ class Manifest:
             db.executemany("DELETE FROM documents WHERE name = ?", [(name,) for name in names])
             db.commit()
 
-    def doubt(self, passages: dict[str, int]) -> None:
-        """Have every document done again of which the store holds another number of passages than it should."""
+    def hold(self, passages: Mapping[str, int]) -> None:
+        """Note that the store holds so many passages of these documents, besides what was noted before."""
         with self._guarded() as db:
-            known = db.execute("SELECT name, passages FROM documents WHERE done").fetchall()
-            lost = [(name,) for name, count in known if passages.get(name, 0) != count]
-            db.executemany("UPDATE documents SET done = 0 WHERE name = ?", lost)
+            db.executemany(
+                "INSERT INTO held VALUES (?, ?) ON CONFLICT DO UPDATE SET passages = passages + excluded.passages",
+                passages.items(),
+            )
+
+    def doubt(self) -> None:
+        """Have every document done again of which another number of passages was noted than it should have."""
+        with self._guarded() as db:
+            db.execute(
+                "UPDATE documents SET done = 0 WHERE done AND passages != "
+                "coalesce((SELECT held.passages FROM held WHERE held.name = documents.name), 0)"
+            )
             db.commit()
 
     @property

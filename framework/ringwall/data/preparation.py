@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,9 @@ READ_AHEAD: Final = 8
 _EMBEDDED: Final = 256
 """Passages embedded at a time, at most."""
 
+_UNREAD: Final = 10_000
+"""Characters that a document is taken to have before it is read."""
+
 _PROBE: Final = "# A heading\n\nA sentence, and another one.\n\n" * 40
 """What tells one way of cutting and embedding from another."""
 
@@ -49,10 +53,10 @@ class Order:
     known: Entry | None
 
     @property
-    def size(self) -> int | None:
-        """How many characters it has; None until it is read."""
+    def size(self) -> int:
+        """How many characters it has, as far as that is known before it is read."""
         if isinstance(self.document, Pending):
-            return None
+            return _UNREAD
         return len(self.document[1] if isinstance(self.document, tuple) else self.document.page_content)
 
 
@@ -83,7 +87,7 @@ class Preparation:
     def __call__(self, orders: Sequence[Order | Job]) -> list[Job]:
         """Read, split and embed; what is settled stays as it is."""
         with ThreadPoolExecutor(READ_AHEAD) as pool:
-            return self.embed(list(pool.map(self.read, orders)))
+            return self.embed(list(self.read_all(orders, pool)))
 
     def fingerprint(self) -> str:
         """What this way of cutting and embedding does to a text: another splitter or embedder does another thing."""
@@ -92,10 +96,19 @@ class Preparation:
         rounded: list[JSON] = [round(float(x), 2) for x in vector]
         return digest(canonical([cuts, rounded]))
 
-    def read(self, order: Order | Job) -> Job:
-        """Read, admit and split a document."""
-        if isinstance(order, Job):
-            return order
+    def read_all(self, orders: Iterable[Order | Job], pool: Executor) -> Iterator[Job]:
+        """Read, admit and split, in order; documents that must be fetched first are fetched side by side."""
+        waiting: deque[Job | Future[Job]] = deque()
+        for order in orders:
+            waiting.append(order if isinstance(order, Job) else self._begin(order, pool))
+            while waiting and (isinstance(waiting[0], Job) or len(waiting) > READ_AHEAD):
+                yield _ready(waiting.popleft())
+        yield from map(_ready, waiting)
+
+    def _begin(self, order: Order, pool: Executor) -> Job | Future[Job]:
+        return pool.submit(self._read, order) if isinstance(order.document, Pending) else self._read(order)
+
+    def _read(self, order: Order) -> Job:
         try:
             if order.known:
                 return self._known(order, order.known)
@@ -144,6 +157,10 @@ class Preparation:
                 if job.chunks:
                     job.chunks = [replace(chunk, vector=vectors[chunk.text]) for chunk in job.chunks]
         return jobs
+
+
+def _ready(job: Job | Future[Job]) -> Job:
+    return job if isinstance(job, Job) else job.result()
 
 
 def embedded(embeddings: Embeddings, texts: Iterable[str]) -> dict[str, Vector]:
