@@ -42,11 +42,10 @@ def workers() -> Iterator[Workers]:
 
 
 async def start(workers: Workers) -> None:
-    async def nothing() -> AsyncIterator[Sequence[int]]:
-        for batch in ():
-            yield batch
+    async def one() -> AsyncIterator[Sequence[int]]:
+        yield [1]
 
-    assert [done async for done in workers.each(doubled, nothing())] == []
+    assert [done async for done in workers.each(doubled, one())] == [([1], [2])]
 
 
 async def ingested(
@@ -143,7 +142,11 @@ async def test_a_library_is_embedded_anew_over_ray(tmp_path: Path, workers: Work
 
 async def test_no_text_is_left_in_rays_files(tmp_path: Path, workers: Workers) -> None:
     secret = "the wage of Ana is 4217"
-    documents = [("wages", secret), Pending("dead", secret, partial(deadly, secret)), ("nan", f"{secret} NaN")]
+    documents: list[tuple[str, str] | Pending] = [
+        ("wages", secret),
+        Pending("dead", secret, partial(deadly, secret)),
+        ("nan", f"{secret} NaN"),
+    ]
     _, report = await ingested(tmp_path / "there", documents, workers=workers)
     assert [len(report.ingested), len(report.refused)] == [1, 2]
     written = list(files(os.environ["RAY_TMPDIR"]))
