@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -21,14 +22,13 @@ U = TypeVar("U")
 _AHEAD: Final = 4
 """Batches for each worker that are begun before the first of them is asked for."""
 
-_HERE: Final = "127.0.0.1"
-
 
 class RayWorkers(Workers):
     """`count` actors on Ray, each with one processor.
 
     `address` is that of a cluster, whose machines find the same packages and the same files under the same paths;
-    it is given what is ingested. Without one, Ray is started on this machine, and listens to nobody else.
+    it is given what is ingested. Without one, Ray is started on this machine, for whoever has the token that it writes
+    into this user's home.
 
     Ray starts when there is first something to do, in some eight seconds. If this process has started it already,
     that one is used, and left running by `close`. Raises `ConfigurationError` when Ray or a worker cannot be started.
@@ -73,17 +73,13 @@ class RayWorkers(Workers):
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it tells its makers nothing
         try:
-            if self._address:
-                ray.init(self._address, log_to_driver=False, configure_logging=False)
-            else:
-                ray.init(
-                    "local",
-                    num_cpus=self._count,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    configure_logging=False,
-                    _node_ip_address=_HERE,
-                )
+            ray.init(
+                self._address or "local",
+                num_cpus=None if self._address else self._count,
+                include_dashboard=None if self._address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
         except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise ConfigurationError(
                 f"Ray does not start: {error}", hint="look at what `ray status` says of the cluster"
