@@ -61,7 +61,7 @@ def ingest(
     asked = {"front_matter": front_matter, "beside": beside, "mode": permissions}
     sources = [(path, rules_for(path, readers, rules, **asked)) for path in paths]
     filling = Filling(sources, tenant=tenant, keep_missing=keep_missing, console=Console())
-    crew = plugins.find("data", "ray")(workers, address=cluster) if workers else None
+    crew = plugins.find("data", "ray")(workers, address=cluster) if workers or cluster else None
     raise typer.Exit(asyncio.run(filling.run(library, embeddings, crew)))
 
 
