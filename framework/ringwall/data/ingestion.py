@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ringwall.data.admit import content_of, name_of, stored_name
@@ -61,7 +61,7 @@ class Ingestion:
         self._recipe = await asyncio.to_thread(self._preparation.fingerprint) if self._manifest.lasts else ""
         orders = map(self._order, documents)
         prepared = self._here(orders) if self._workers is None else self._elsewhere(orders, self._workers)
-        async with contextlib.aclosing(ahead(prepared)) as batches:
+        async with contextlib.aclosing(ahead(prepared, room=1)) as batches:
             async for batch in batches:
                 for job in await self._store_all(batch):
                     assert job.outcome is not None
@@ -124,22 +124,27 @@ class Ingestion:
     # Reading, splitting and embedding
 
     async def _here(self, orders: Iterator[Order | Job]) -> AsyncGenerator[list[Job], None]:
-        """In threads: batches are read while the one before is embedded."""
-        with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="ringwall-ingest") as pool:
-            jobs = self._preparation.read_all(orders, pool)
-            async with contextlib.aclosing(ahead(_in_thread(lambda: _gather(jobs)))) as batches:
+        """In threads: batches are read while the one before is embedded.
+
+        Each stage has a thread of its own, since memory that one thread gave back is not used by the others.
+        """
+        with ThreadPoolExecutor(READ_AHEAD) as fetching, _one_thread() as reading, _one_thread() as embedding:
+            jobs = self._preparation.read_all(orders, fetching)
+            async with contextlib.aclosing(ahead(_made_in(reading, lambda: _gather(jobs)))) as batches:
                 async for batch in batches:
-                    yield await asyncio.to_thread(self._preparation.embed, batch)
+                    yield await _run_in(embedding, lambda: self._preparation.embed(batch))  # noqa: B023 (run at once)
 
     async def _elsewhere(self, orders: Iterator[Order | Job], workers: Workers) -> AsyncGenerator[list[Job], None]:
         """By workers, each with some documents at a time."""
         batch: list[Job] = []
-        async with contextlib.aclosing(workers.each(self._preparation, _in_thread(lambda: _load(orders)))) as done:
-            async for asked, made in done:
-                batch += map(_made, asked, made)
-                if len(batch) >= _MOST_DOCUMENTS or sum(len(job.chunks or ()) for job in batch) >= _BATCH:
-                    yield batch
-                    batch = []
+        with _one_thread() as reading:
+            loads = _made_in(reading, lambda: _load(orders))
+            async with contextlib.aclosing(workers.each(self._preparation, loads)) as done:
+                async for asked, made in done:
+                    batch += map(_made, asked, made)
+                    if len(batch) >= _MOST_DOCUMENTS or sum(len(job.chunks or ()) for job in batch) >= _BATCH:
+                        yield batch
+                        batch = []
         if batch:
             yield batch
 
@@ -228,7 +233,15 @@ def _made(order: Order | Job, made: Job | WorkerDied) -> Job:
     return made if isinstance(made, Job) else Job(order.name, Refused(order.name, made))
 
 
-async def _in_thread(make: Callable[[], list[T]]) -> AsyncGenerator[list[T], None]:
-    """What `make` makes, each in a thread, until it makes nothing."""
-    while made := await asyncio.to_thread(make):
+def _one_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="ringwall-ingest")
+
+
+async def _run_in(thread: Executor, work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+
+async def _made_in(thread: Executor, make: Callable[[], list[T]]) -> AsyncGenerator[list[T], None]:
+    """What `make` makes, until it makes nothing."""
+    while made := await _run_in(thread, make):
         yield made

@@ -17,7 +17,7 @@ _UNSPACED: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\
 """Characters of scripts that write without spaces: each is a word."""
 _LOWER: Final = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
 """For text in ASCII, the same as `_WORD` and `lower`, at a third of the cost."""
-_REMEMBERED: Final = 1 << 15
+_REMEMBERED: Final = 1 << 14
 """Words of which the stem is remembered."""
 
 _CLOSED: Final = """
