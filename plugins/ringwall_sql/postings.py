@@ -14,7 +14,7 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from ringwall.data.lexical import rarity, saturation
-from ringwall_sql.tables import POSTINGS, SHELF, SHELF_BITS, among, batches, key
+from ringwall_sql.tables import POSTINGS, SHELF, SHELF_BITS, among, batches, key, write
 from ringwall_sql.view import Floats, Integers, Scores, View
 
 ENTRY: Final = np.dtype([("slot", "<u2"), ("times", "<u4"), ("length", "<u4")])
@@ -161,9 +161,6 @@ def _remove(
 
 
 def _store(connection: sa.Connection, rows: Mapping[Pair, bytes]) -> None:
-    full = [{"word": word, "shelf": shelf, "entries": entries} for (word, shelf), entries in rows.items() if entries]
-    empty = [{"word": word, "shelf": shelf} for (word, shelf), entries in rows.items() if not entries]
-    if full:
-        connection.execute(_PUT, full)
-    if empty:
-        connection.execute(_DROP, empty)
+    full = [(*pair, entries) for pair, entries in rows.items() if entries]
+    write(connection, _PUT, ("word", "shelf", "entries"), full)
+    write(connection, _DROP, ("word", "shelf"), [pair for pair, entries in rows.items() if not entries])

@@ -153,6 +153,26 @@ def readable_acls(grants: Iterable[str], connection: sa.Connection) -> sa.Select
     return sa.select(OPENS.c.acl).where(among(OPENS.c.grant_key, map(key, grants), connection))
 
 
+def write(
+    connection: sa.Connection,
+    statement: sa.Insert | sa.TextClause,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+) -> None:
+    """Execute `statement` for each row, which has values for these columns, in the order the statement names them."""
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite":  # past SQLAlchemy, which would spend more on a row than SQLite does
+        connection.exec_driver_sql(str(statement.compile(dialect=connection.dialect)), list(map(tuple, rows)))
+    else:
+        connection.execute(statement, [dict(zip(columns, row, strict=True)) for row in rows])
+
+
+def insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Sequence[Any]]) -> None:
+    """Insert rows, each with a value for every column of the table, in its order."""
+    write(connection, sa.insert(table), table.columns.keys(), rows)
+
+
 def batches(items: Iterable[T], size: int = 1000) -> Iterator[Sequence[T]]:
     """Cut into lists of `size`; the last may be shorter."""
     iterator = iter(items)
