@@ -22,7 +22,7 @@ from ringwall_sql.search import Search
 from ringwall_sql.tables import (
     CHUNKS,
     DOCUMENTS,
-    FORMAT,
+    SCHEMA,
     SHELVES,
     STORE,
     TABLES,
@@ -44,10 +44,9 @@ BUSY_TIMEOUT: Final = 30.0
 """Seconds for which who writes waits for another who does, unless told otherwise; nobody who reads waits."""
 
 _BORN: Final = sa.text(
-    "INSERT INTO chunk_store (number, format, born, changes) VALUES (1, :format, :born, 0) ON CONFLICT DO NOTHING"
+    "INSERT INTO chunk_store (number, format, born, changes) VALUES (1, 1, :born, 0) ON CONFLICT DO NOTHING"
 )
 _BATCH: Final = 1000
-_PRAGMAS: Final = ("secure_delete = ON", "cache_size = -32768")
 
 
 class SqlDocuments(StoreOfRecord):
@@ -59,8 +58,9 @@ class SqlDocuments(StoreOfRecord):
 
     A change is one transaction; who may read is looked up in the transaction that searches. Several processes
     may use the same database, one of them writing at a time, and other stores may lie in it too. Work runs in
-    threads. Raises `StoreError` when the database is locked for longer than `busy_timeout` seconds, read-only,
-    full, damaged or gone.
+    threads. Tables of an older version of Ringwall are brought up to date by who opens them first and may change
+    them; without `migrate` they are refused. Raises `StoreError` when the database is locked for longer than
+    `busy_timeout` seconds, read-only, full, damaged or gone.
     """
 
     def __init__(
@@ -70,18 +70,18 @@ class SqlDocuments(StoreOfRecord):
         dense_weight: float = DENSE_WEIGHT,
         exact_below: int = EXACT_BELOW,
         busy_timeout: float = BUSY_TIMEOUT,
+        migrate: bool = True,
     ) -> None:
         self._dense_weight = dense_weight
         self._busy_timeout = busy_timeout
         self._closed = False
         self._database = Database(
             url_or_path,
-            TABLES,
+            SCHEMA,
             failure=StoreError,
+            migrate=migrate,
             synchronous="FULL",  # a reader who was taken away does not come back with the power
             busy_timeout=busy_timeout,
-            pragmas=_PRAGMAS,
-            extension="vector",
         )
         self._vectors = CachedVectors() if self._database.on_sqlite else PgVectors(exact_below)
         try:
@@ -161,17 +161,11 @@ class SqlDocuments(StoreOfRecord):
     def _begin(self) -> None:
         """Look whether the database can be read; the first who opens it writes down when it was born."""
         with self._database.reading() as connection:
-            format = connection.execute(sa.select(STORE.c.format)).scalar()
+            born = connection.execute(sa.select(STORE.c.born)).scalar()
             connection.execute(sa.select(SHELVES).limit(1)).first()
-        if format is None:
+        if born is None:
             with self._database.writing() as connection:
-                connection.execute(_BORN, {"format": FORMAT, "born": uuid.uuid4().hex})
-        elif format != FORMAT:
-            raise StoreError(
-                f"the documents are in format {format}",
-                expected=f"format {FORMAT}",
-                hint="use the version of Ringwall that wrote them, or ingest them into a new database",
-            )
+                connection.execute(_BORN, {"born": uuid.uuid4().hex})
 
     @contextmanager
     def _changing(self) -> Iterator[tuple[sa.Connection, Change, int | None]]:

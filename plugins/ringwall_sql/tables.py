@@ -17,13 +17,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import UserDefinedType
 
+from ringwall_sql.schema import Schema
+
 T = TypeVar("T")
 
 SHELF_BITS: Final = 10
 SHELF: Final = 1 << SHELF_BITS
-
-FORMAT: Final = 1
-"""Which tables these are; another number, other tables."""
 
 FLOAT32: Final = np.dtype("<f4")
 
@@ -49,6 +48,9 @@ class PgVector(UserDefinedType[bytes]):
 _NUMBER: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 TABLES: Final = sa.MetaData()
+SCHEMA: Final = Schema(
+    "documents", "0001", TABLES, extension="vector", pragmas=("secure_delete = ON", "cache_size = -32768")
+)
 
 STORE: Final = sa.Table(
     "chunk_store",
