@@ -43,9 +43,7 @@ EXACT_BELOW: Final = 50_000
 BUSY_TIMEOUT: Final = 30.0
 """Seconds for which who writes waits for another who does, unless told otherwise; nobody who reads waits."""
 
-_BORN: Final = sa.text(
-    "INSERT INTO chunk_store (number, format, born, changes) VALUES (1, 1, :born, 0) ON CONFLICT DO NOTHING"
-)
+_BORN: Final = sa.text("INSERT INTO chunk_store (number, born, changes) VALUES (1, :born, 0) ON CONFLICT DO NOTHING")
 _BATCH: Final = 1000
 
 

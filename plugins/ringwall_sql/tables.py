@@ -49,14 +49,13 @@ _NUMBER: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 TABLES: Final = sa.MetaData()
 SCHEMA: Final = Schema(
-    "documents", "0001", TABLES, extension="vector", pragmas=("secure_delete = ON", "cache_size = -32768")
+    "documents", "0002", TABLES, extension="vector", pragmas=("secure_delete = ON", "cache_size = -65536")
 )
 
 STORE: Final = sa.Table(
     "chunk_store",
     TABLES,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),  # there is one row, number 1
-    sa.Column("format", sa.Integer, nullable=False),
     sa.Column("born", sa.Text, nullable=False),
     sa.Column("changes", sa.BigInteger, nullable=False),
     sa.Column("dimension", sa.Integer),
@@ -114,6 +113,7 @@ CHUNKS: Final = sa.Table(
 POSTINGS: Final = sa.Table(
     "chunk_words",
     TABLES,
+    sa.Column("acl", _NUMBER, primary_key=True, autoincrement=False),  # first: what is hidden lies elsewhere
     sa.Column("word", sa.Text, primary_key=True),
     sa.Column("shelf", _NUMBER, primary_key=True, autoincrement=False),
     sa.Column("entries", sa.LargeBinary, nullable=False),

@@ -451,6 +451,7 @@ FAULTS = {
     "UPDATE chunk_vectors SET vector = x'0000'": "dimensions",
     "UPDATE chunk_vectors SET acl = 77": "other readers",
     "DELETE FROM chunks WHERE id = 'b'": "belongs to no chunk",
+    "UPDATE chunk_words SET acl = 77 WHERE word = 'tabl' AND shelf = 1": "other readers than the shelf",
     "DELETE FROM chunk_words WHERE word = 'tabl'": "not to be found by as many words",
 }
 

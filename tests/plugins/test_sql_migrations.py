@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import subprocess
@@ -82,10 +83,16 @@ def old_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def old(empty: str, old_file: Path) -> str:
     """The URL of such a database, of either kind."""
-    url = f"sqlite:///{old_file}"
     if empty.startswith("sqlite"):
-        return url
-    with connected(url) as source, connected(empty) as target:
+        return f"sqlite:///{old_file}"
+    fill(empty, old_file)
+    return empty
+
+
+def fill(url: str, old_file: Path) -> None:
+    """Make a database in PostgreSQL what it would have been then."""
+    with connected(f"sqlite:///{old_file}") as source, connected(url) as target:
+        target.exec_driver_sql("CREATE EXTENSION IF NOT EXISTS vector")
         for schema in SCHEMAS:
             migrate(target, schema, to=FIRST)
             schema.noted.drop(target)
@@ -93,7 +100,6 @@ def old(empty: str, old_file: Path) -> str:
         tables.reflect(source)
         for table in tables.tables.values():
             copy(source, target, table)
-    return empty
 
 
 def copy(source: sa.Connection, target: sa.Connection, table: sa.Table) -> None:
@@ -215,3 +221,45 @@ assert "alembic" not in sys.modules
 
 def test_who_opens_a_new_or_a_current_database_does_not_wait_for_alembic(empty: str) -> None:
     subprocess.run([sys.executable, "-c", NO_ALEMBIC, empty], check=True)
+
+
+def test_who_may_not_change_an_old_database_is_told_what_to_do(old_file: Path) -> None:
+    told = rf"documents in '.*' are kept in revision {FIRST}; expected: revision .*; next: .*ringwall_sql.upgrade"
+    before = old_file.read_bytes()
+    with pytest.raises(StoreError, match=told):
+        SqlDocuments(f"sqlite:///file:{old_file}?mode=ro&uri=true")
+    with pytest.raises(StoreError, match=told):
+        SqlDocuments(old_file, migrate=False)
+    assert old_file.read_bytes() == before
+    upgrade(old_file)
+    asyncio.run(SqlDocuments(old_file, migrate=False).close())
+
+
+def test_who_does_not_own_an_old_database_in_postgresql_is_told_what_to_do(postgresql: str, old_file: Path) -> None:
+    """Its owner makes it new; then it can be searched."""
+    fill(postgresql, old_file)
+    with connected(postgresql) as connection:
+        for statement in (
+            "DROP ROLE IF EXISTS reader",
+            "CREATE ROLE reader LOGIN",
+            "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader",
+            "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO reader",
+        ):
+            connection.exec_driver_sql(statement)
+    as_reader = sa.make_url(postgresql).set(username="reader").render_as_string(hide_password=False)
+    with pytest.raises(StoreError, match=f"are kept in revision {FIRST}.*next: let somebody who may"):
+        SqlDocuments(as_reader)
+    upgrade(postgresql)
+    asyncio.run(SqlDocuments(as_reader).close())
+    with connected(postgresql) as connection:
+        connection.exec_driver_sql("DROP OWNED BY reader")
+
+
+def test_an_upgrade_that_fails_leaves_the_database_as_it_was(old_file: Path) -> None:
+    with closing(sqlite3.connect(old_file)) as database:
+        database.execute("CREATE TABLE chunk_words_by_readers (in_the_way INTEGER)")
+        before = "\n".join(database.iterdump())
+    with pytest.raises(StoreError):
+        SqlDocuments(old_file)
+    with closing(sqlite3.connect(old_file)) as database:
+        assert "\n".join(database.iterdump()) == before
