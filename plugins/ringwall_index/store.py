@@ -96,6 +96,9 @@ class Indexed(StoreOfRecord):
     async def revision(self) -> str:
         return await self._store.revision()
 
+    async def verify(self) -> list[str]:
+        return await self._store.verify()
+
     async def close(self) -> None:
         """Forget the index and close the store."""
         building = self._building

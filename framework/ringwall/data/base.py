@@ -193,6 +193,10 @@ class StoreOfRecord(DocumentStore):
     async def revision(self) -> str:
         """Differs after any change, by whichever process, from what it was before."""
 
+    async def verify(self) -> list[str]:
+        """What is wrong with what a store keeps besides its chunks, a sentence each; empty if nothing is."""
+        return []
+
 
 @runtime_checkable
 class Embeddings(Protocol):
