@@ -45,6 +45,7 @@ BUSY_TIMEOUT: Final = 30.0
 
 _BORN: Final = sa.text("INSERT INTO chunk_store (number, born, changes) VALUES (1, :born, 0) ON CONFLICT DO NOTHING")
 _BATCH: Final = 1000
+_CHANGED: Final = "ringwall_changed"
 
 
 class SqlDocuments(StoreOfRecord):
@@ -174,6 +175,7 @@ class SqlDocuments(StoreOfRecord):
             # First of all, since PostgreSQL lets one writer after the other have this row.
             connection.execute(sa.update(STORE).values(changes=STORE.c.changes + 1))
             changes, dimension = connection.execute(sa.select(STORE.c.changes, STORE.c.dimension)).one()
+            connection.info[_CHANGED] = True
             change = Change(connection, changes)
             yield connection, change, dimension
             change.tidy()
@@ -197,8 +199,19 @@ class SqlDocuments(StoreOfRecord):
             for numbers in batches(numbers_in(connection, documents)):
                 change.put([record.read_by(readers) for record in change.take(numbers)])
 
-    def _search(self, query: Query, readable: Grants, k: int) -> list[Match]:
+    @contextmanager
+    def _asked(self) -> Iterator[sa.Connection]:
+        """A connection to read in as somebody, without the pages in memory that a change went through as nobody.
+
+        Among those of what is hidden, those of what is not are found more slowly.
+        """
         with self._database.reading() as connection:
+            if connection.info.pop(_CHANGED, False) and self._database.on_sqlite:
+                connection.exec_driver_sql("PRAGMA shrink_memory")
+            yield connection
+
+    def _search(self, query: Query, readable: Grants, k: int) -> list[Match]:
+        with self._asked() as connection:
             seen = view(connection, readable)
             if k < 1 or not seen.count:
                 return []
@@ -207,7 +220,7 @@ class SqlDocuments(StoreOfRecord):
             return Search(connection, seen, self._vectors, query, self._dense_weight).matches(k)
 
     def _get(self, ids: Sequence[str], readable: Grants) -> list[Chunk]:
-        with self._database.reading() as connection:
+        with self._asked() as connection:
             permitted = SHELVES.c.acl.in_(readable_acls(readable, connection))
             rows = connection.execute(whole(among(CHUNKS.c.key, map(key, ids), connection), permitted))
             found = {chunk.id: chunk for chunk in map(chunk_of, rows)}
