@@ -43,7 +43,7 @@ _PUT_AT_ONCE: Final = 2048
 """Chunks that are written together: more than an ingestion brings, so that a word's row is written once."""
 
 _WHOLE: Final = (
-    sa.select(CHUNKS, DOCUMENTS.c.id.label("of"), ACLS.c.grants, VECTORS.c.vector)
+    sa.select(CHUNKS, DOCUMENTS.c.id.label("of"), SHELVES.c.acl, ACLS.c.grants, VECTORS.c.vector)
     .join(DOCUMENTS, DOCUMENTS.c.number == CHUNKS.c.document)
     .join(SHELVES, SHELVES.c.number == shelf_of(CHUNKS.c.number))
     .join(ACLS, ACLS.c.number == SHELVES.c.acl)
@@ -123,7 +123,7 @@ class Change:
         rows = [{**r.columns, "number": number, "document": documents[r.document]} for number, r in placed]
         insert(self._connection, CHUNKS, list(map(_IN_ORDER, rows)))
         vectors.put(self._connection, [(n, acls[r.readers], r.vector) for n, r in placed if r.vector is not None])
-        postings.put(self._connection, [(number, record.words) for number, record in placed])
+        postings.put(self._connection, [(n, acls[r.readers], r.words) for n, r in placed])
 
     def _take(self, numbers: Sequence[int]) -> list[Record]:
         these = among(CHUNKS.c.number, numbers, self._connection)
@@ -131,7 +131,7 @@ class Change:
         self._connection.execute(sa.delete(CHUNKS).where(these))
         vectors.take(self._connection, numbers)
         records = [_record(row) for row in rows]
-        taken = [(row.number, record.words, row.length) for row, record in zip(rows, records, strict=True)]
+        taken = [(row.number, row.acl, record.words, row.length) for row, record in zip(rows, records, strict=True)]
         postings.take(self._connection, taken)
         self._shelves |= leave(self._connection, {row.number: row.length for row in rows}, self._version)
         self._documents |= {row.document for row in rows}

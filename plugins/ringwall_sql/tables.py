@@ -17,13 +17,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import UserDefinedType
 
+from ringwall_sql.schema import Schema
+
 T = TypeVar("T")
 
 SHELF_BITS: Final = 10
 SHELF: Final = 1 << SHELF_BITS
-
-FORMAT: Final = 1
-"""Which tables these are; another number, other tables."""
 
 FLOAT32: Final = np.dtype("<f4")
 
@@ -49,12 +48,14 @@ class PgVector(UserDefinedType[bytes]):
 _NUMBER: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 TABLES: Final = sa.MetaData()
+SCHEMA: Final = Schema(
+    "documents", "0002", TABLES, extension="vector", pragmas=("secure_delete = ON", "cache_size = -65536")
+)
 
 STORE: Final = sa.Table(
     "chunk_store",
     TABLES,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),  # there is one row, number 1
-    sa.Column("format", sa.Integer, nullable=False),
     sa.Column("born", sa.Text, nullable=False),
     sa.Column("changes", sa.BigInteger, nullable=False),
     sa.Column("dimension", sa.Integer),
@@ -112,6 +113,7 @@ CHUNKS: Final = sa.Table(
 POSTINGS: Final = sa.Table(
     "chunk_words",
     TABLES,
+    sa.Column("acl", _NUMBER, primary_key=True, autoincrement=False),  # first: what is hidden lies elsewhere
     sa.Column("word", sa.Text, primary_key=True),
     sa.Column("shelf", _NUMBER, primary_key=True, autoincrement=False),
     sa.Column("entries", sa.LargeBinary, nullable=False),

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class Letters:
     """An embedder that needs no model: how often each of some letters occurs."""
 
+    principal = None
+
     def __init__(self, letters: str = "aeio") -> None:
         self.letters = letters
 

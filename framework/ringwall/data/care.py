@@ -40,12 +40,13 @@ async def verify(store: StoreOfRecord, manifest: Manifest | None = None) -> Chec
     """Read all that a store holds and check it.
 
     Every chunk has readers and a range, either all have vectors or none has, all of one dimension; no passage of
-    a document is missing; with a `manifest`, the store holds just what it says, with the readers it says.
+    a document is missing; with a `manifest`, the store holds just what it says, with the readers it says. What the
+    store itself finds comes first. Raises `StoreError` where it is too damaged to be read.
     """
     seen = _Seen()
     async for batch in store.scan():
         seen.add(batch)
-    findings = [*seen.findings(), *(() if manifest is None else seen.differences(manifest))]
+    findings = [*await store.verify(), *seen.findings(), *(() if manifest is None else seen.differences(manifest))]
     return Checked(len(seen.passages), seen.passages.total(), tuple(findings))
 
 

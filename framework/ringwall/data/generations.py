@@ -323,6 +323,10 @@ class LatestStore(StoreOfRecord):
         async with self._generations.reading() as now:
             return await now.pair.store.revision()
 
+    async def verify(self) -> list[str]:
+        async with self._generations.reading() as now:
+            return await now.pair.store.verify()
+
     async def compact(self) -> None:
         async with self._generations.writing() as now:
             await now.pair.store.compact()

@@ -49,6 +49,7 @@ class Manifest:
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
+        self._path = path
         self._lock = threading.Lock()
         self._file = None if path is None else _taken(Path(path))
         self.lasts = path is not None
@@ -178,7 +179,7 @@ class Manifest:
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, _errors("it"):
+        with self._lock, _errors(self._path):
             try:
                 yield self._db
             except sqlite3.Error:
