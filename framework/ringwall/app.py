@@ -18,6 +18,7 @@ from ringwall.data.manifest import Manifest
 from ringwall.data.memory import MemoryStore as InMemoryDocuments
 from ringwall.data.outcome import IngestReport, Refused
 from ringwall.data.receiving import PUBLIC_ONLY, in_tenant_of, receiver_of
+from ringwall.data.workers import Workers
 from ringwall.deployment import approvals
 from ringwall.deployment.approvals import Approval
 from ringwall.deployment.base import Policy
@@ -139,16 +140,18 @@ class App:
         tenant: str = "",
         manifest: Manifest | None = None,
         all_of: str | None = None,
+        workers: Workers | None = None,
     ) -> IngestReport:
         """Split, embed and store documents, each with its readers; the report says what became of each.
 
         `readers` is an ACL for all, or a function that says it of each; a document without readers is refused.
         With a `manifest` only what changed is done; `all_of` then says that these are all the documents whose ids
-        begin so, and others are removed. This is the deployer's door: no principal is asked about, but an embedder
-        elsewhere, which is sent what it may read and no more. Raises `StoreError`.
+        begin so, and others are removed. `workers` read, split and embed instead of this process. This is the
+        deployer's door: no principal is asked about, but an embedder elsewhere, which is sent what it may read and
+        no more. Raises `StoreError`.
         """
         holds = await self._held_by_embedder(tenant)
-        ingestor = Ingestor(self.documents, self.embeddings, manifest=manifest, embedder_holds=holds)
+        ingestor = Ingestor(self.documents, self.embeddings, manifest=manifest, workers=workers, embedder_holds=holds)
         return await ingestor.ingest(documents, readers, tenant=tenant, all_of=all_of)
 
     # Asking

@@ -68,6 +68,8 @@ def ingest(
     embeddings: Annotated[str, typer.Option(help="Embedder of a new library, or `none`.")] = "",
     passage_tokens: Annotated[int | None, typer.Option(help="Tokens of a passage at most, cut by structure.")] = None,
     keep_missing: Annotated[bool, typer.Option(help="Keep documents whose files are gone.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes that read and embed, on Ray; 0: this one does.", min=0)] = 0,
+    cluster: Annotated[str, typer.Option(help="Address of the Ray cluster; without it Ray is started here.")] = "",
 ) -> None:
     """Put files into a library, each with its readers; of what is there already only what changed.
 
@@ -76,7 +78,8 @@ def ingest(
     asked = {"front_matter": front_matter, "beside": beside, "mode": permissions}
     sources = [(path, rules_for(path, readers, rules, **asked)) for path in paths]
     filling = Filling(sources, tenant=tenant, keep_missing=keep_missing, console=Console())
-    raise typer.Exit(asyncio.run(filling.run(library, embeddings, passage_tokens)))
+    crew = plugins.find("data", "ray")(workers, address=cluster) if workers or cluster else None
+    raise typer.Exit(asyncio.run(filling.run(library, embeddings, passage_tokens, crew)))
 
 
 @data.command("verify")

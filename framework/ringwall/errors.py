@@ -4,6 +4,7 @@
     ├── InvalidInput                 the caller's: what was passed in cannot be used
     │   ├── DocumentWithoutReaders       nobody said who may read it
     │   ├── ContextOverflow              more tokens than the model's window holds
+    │   ├── WorkerDied                   whoever worked on it died: killed, or out of memory
     │   ├── UnknownRun                   no such run, or none that this principal may see
     │   └── NotWaiting                   the run or call is not (any more) waiting for this answer
     ├── ConfigurationError           the deployer's: the app cannot be built like this
@@ -32,6 +33,8 @@ Each message says what happened, what was expected and the next move.
 
 from __future__ import annotations
 
+import copyreg
+
 
 class RingwallError(Exception):
     """Base of all. `expected` and `hint` complete the message; all three are safe to show to the caller.
@@ -44,6 +47,10 @@ class RingwallError(Exception):
     def __init__(self, what: str, *, expected: str = "", hint: str = "") -> None:
         self.what, self.expected, self.hint = what, expected, hint
         super().__init__(what)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Not by calling the class, whose arguments are others: so that each can come back from another process.
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         parts = [self.what]
@@ -81,6 +88,16 @@ class ContextOverflow(InvalidInput):
             f"the prompt is {self.excess} tokens too long: {tokens} tokens and {reserved} kept for the answer "
             f"do not fit a window of {window}",
             hint="shorten the question, retrieve fewer passages, or choose a model with a larger window",
+        )
+
+
+class WorkerDied(InvalidInput):
+    """What was given to a worker let it die, and the next one too."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "each worker that tried died",
+            hint="look whether it needs more memory than a worker has; leave it out, or do it without workers",
         )
 
 

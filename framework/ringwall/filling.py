@@ -20,6 +20,7 @@ from ringwall.data.ingest import Ingestor
 from ringwall.data.outcome import Ingested, Outcome, Refused
 from ringwall.data.readers import BesideIt, ByPath, ByPermission, first_of
 from ringwall.data.splitting import ByKind, CountsTokens, split
+from ringwall.data.workers import Workers
 from ringwall.errors import ConfigurationError
 from ringwall.library import Library
 from ringwall.principal import ACL
@@ -86,16 +87,22 @@ class Filling:
         self._passages = 0
         self._refused: list[Refused] = []
 
-    async def run(self, folder: Path, embeddings: str, passage_tokens: int | None = None) -> int:
-        """Fill the library in `folder` and say what became of what; return the exit status."""
+    async def run(
+        self, folder: Path, embeddings: str, passage_tokens: int | None = None, workers: Workers | None = None
+    ) -> int:
+        """Fill the library in `folder` and say what became of what; return the exit status. Closes `workers`."""
         library = Library.fill(folder, embeddings=embeddings)
         try:
             with bar(self._console) as progress:
                 splitter = split if passage_tokens is None else by_tokens(library, passage_tokens)
-                ingestor = Ingestor(library.store, library.embeddings, splitter, manifest=library.manifest)
+                ingestor = Ingestor(
+                    library.store, library.embeddings, splitter, manifest=library.manifest, workers=workers
+                )
                 for path, readers in self._sources:
                     await self._fill(ingestor, path, readers, progress)
         finally:
+            if workers is not None:
+                await workers.close()
             await library.close()
         self._tell()
         return 1 if self._refused else 0

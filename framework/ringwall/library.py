@@ -20,8 +20,8 @@ from ringwall.data.generations import (
     let_the_plan_hold,
     new_store,
 )
-from ringwall.data.ingestion import fingerprint
 from ringwall.data.manifest import Manifest
+from ringwall.data.preparation import fingerprint
 from ringwall.data.receiving import receiver_of
 from ringwall.errors import ConfigurationError, RingwallError, UnknownPlugin
 

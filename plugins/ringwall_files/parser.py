@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
@@ -33,7 +34,7 @@ class Parser:
 
     A process is started when it is needed, used again, and killed with the file it cannot cope with. Methods may
     be called from several threads. Use it as a context manager, or call `close`; one that nobody holds any more is
-    closed.
+    closed. Sent to another process it is one of that process's own, with the same limits and one child.
     """
 
     def __init__(self, limits: Limits | None = None, *, processes: int = 1) -> None:
@@ -44,6 +45,9 @@ class Parser:
         self._turns = threading.BoundedSemaphore(processes)
         self._idle: list[_Worker] = []
         weakref.finalize(self, _end_all, self._idle)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _here, (self.limits,)
 
     def __enter__(self) -> Self:
         return self
@@ -95,6 +99,12 @@ class Parser:
             if worker.is_alive:
                 return worker
             worker.end()
+
+
+@lru_cache(maxsize=1)
+def _here(limits: Limits) -> Parser:
+    """The parser of a process that is sent one thing after the other to read: kept, so that its child is, too."""
+    return Parser(limits)
 
 
 def _end_all(workers: list[_Worker]) -> None:

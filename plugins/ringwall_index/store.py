@@ -121,6 +121,9 @@ class Indexed(StoreOfRecord):
     async def sections(self) -> Sections | None:
         return await self._store.sections()
 
+    async def verify(self) -> list[str]:
+        return await self._store.verify()
+
     async def build(self) -> None:
         """Bring the index up to date now, however much there is to do; make it if there is none.
 

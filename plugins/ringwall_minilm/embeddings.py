@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -38,6 +39,7 @@ class MiniLmEmbeddings(Embeddings):
     principal: Final = None
 
     def __init__(self, folder: str | Path | None = None, *, precision: Precision = "int8", threads: int = 1) -> None:
+        self._made_of = folder, precision, threads
         home = Path(folder) if folder else bundled_folder()
         self._tokenizer, self._counter = read_tokenizer(home), read_tokenizer(home)
         self._counter.no_truncation()
@@ -45,6 +47,10 @@ class MiniLmEmbeddings(Embeddings):
         self._batch = _BATCH if precision == "float32" else 1
         model = build(read_weights(home), precision).SerializeToString()
         self._session = onnxruntime.InferenceSession(model, _options(threads), providers=["CPUExecutionProvider"])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        folder, precision, threads = self._made_of
+        return partial(type(self), folder, precision=precision, threads=threads), ()  # another process loads its own
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vector of each text, in order."""

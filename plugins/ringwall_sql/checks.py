@@ -18,6 +18,7 @@ from ringwall_sql.tables import (
     CHUNKS,
     DOCUMENTS,
     OPENS,
+    POSTINGS,
     SHELF,
     SHELVES,
     STORE,
@@ -89,6 +90,12 @@ def _wrong_vectors(connection: sa.Connection) -> Iterator[str]:
             yield f"the vector of chunk {restored(id)!r} has {size} dimensions, and not {dimension}"
 
 
+def _words_of_others(connection: sa.Connection) -> Iterator[str]:
+    there = sa.select(POSTINGS.c.shelf).distinct().outerjoin(SHELVES, SHELVES.c.number == POSTINGS.c.shelf)
+    for shelf in connection.execute(there.where(SHELVES.c.acl.is_distinct_from(POSTINGS.c.acl))).scalars():
+        yield f"the words on shelf {shelf} have other readers than the shelf"
+
+
 def _wrong_words(connection: sa.Connection) -> Iterator[str]:
     """Whether the words that stand on the shelves are as many as the chunks have."""
     chunks = connection.execute(sa.select(CHUNKS.c.number, CHUNKS.c.length))
@@ -106,5 +113,6 @@ _CHECKS: Final = (
     _readers_that_open_nothing,
     _wrong_counters,
     _wrong_vectors,
+    _words_of_others,
     _wrong_words,
 )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import groupby
+from operator import attrgetter, itemgetter
 from typing import Any, Final, Self
 
 import sqlalchemy as sa
@@ -20,12 +21,29 @@ from ringwall_sql import postings, vectors
 from ringwall_sql.database import restored, stored
 from ringwall_sql.packing import Precision, packed, unpacked
 from ringwall_sql.shelves import Room, acl_numbers, acl_of, acl_text, clear_away, leave, next_number
-from ringwall_sql.tables import ACLS, CHUNKS, DOCUMENTS, SHELF, SHELVES, VECTORS, among, batches, key, shelf_of
+from ringwall_sql.tables import (
+    ACLS,
+    CHUNKS,
+    DOCUMENTS,
+    SHELF,
+    SHELVES,
+    VECTORS,
+    among,
+    batches,
+    insert,
+    key,
+    shelf_of,
+)
 
 _LARGEST: Final = 2**63 - 1
 
+_IN_ORDER: Final = itemgetter(*CHUNKS.columns.keys())
+
+_PUT_AT_ONCE: Final = 2048
+"""Chunks that are written together: more than an ingestion brings, so that a word's row is written once."""
+
 _WHOLE: Final = (
-    sa.select(CHUNKS, DOCUMENTS.c.id.label("of"), ACLS.c.grants, VECTORS.c.vector)
+    sa.select(CHUNKS, DOCUMENTS.c.id.label("of"), SHELVES.c.acl, ACLS.c.grants, VECTORS.c.vector)
     .join(DOCUMENTS, DOCUMENTS.c.number == CHUNKS.c.document)
     .join(SHELVES, SHELVES.c.number == shelf_of(CHUNKS.c.number))
     .join(ACLS, ACLS.c.number == SHELVES.c.acl)
@@ -79,7 +97,7 @@ class Change:
 
     def put(self, records: Iterable[Record]) -> None:
         """Write these, whose ids are not there."""
-        for batch in batches(sorted(records, key=_readers)):
+        for batch in batches(_by_readers(records), _PUT_AT_ONCE):
             self._put(batch)
 
     def take(self, numbers: Iterable[int]) -> list[Record]:
@@ -98,14 +116,14 @@ class Change:
         acls = acl_numbers(self._connection, {record.readers for record in records})
         documents = _document_numbers(self._connection, {record.document for record in records})
         placed: list[tuple[int, Record]] = []
-        for _, group in groupby(records, _readers):
+        for readers, group in groupby(records, attrgetter("readers")):
             together = list(group)
-            room = Room(self._connection, acls[together[0].readers], self._version)
+            room = Room(self._connection, acls[readers], self._version)
             placed += zip(room.place([record.columns["length"] for record in together]), together, strict=True)
         rows = [{**r.columns, "number": number, "document": documents[r.document]} for number, r in placed]
-        self._connection.execute(sa.insert(CHUNKS), rows)
+        insert(self._connection, CHUNKS, list(map(_IN_ORDER, rows)))
         vectors.put(self._connection, [(n, acls[r.readers], r.vector) for n, r in placed if r.vector is not None])
-        postings.put(self._connection, [(number, record.words) for number, record in placed])
+        postings.put(self._connection, [(n, acls[r.readers], r.words) for n, r in placed])
 
     def _take(self, numbers: Sequence[int]) -> list[Record]:
         these = among(CHUNKS.c.number, numbers, self._connection)
@@ -113,7 +131,7 @@ class Change:
         self._connection.execute(sa.delete(CHUNKS).where(these))
         vectors.take(self._connection, numbers)
         records = [_record(row) for row in rows]
-        taken = [(row.number, record.words, row.length) for row, record in zip(rows, records, strict=True)]
+        taken = [(row.number, row.acl, record.words, row.length) for row, record in zip(rows, records, strict=True)]
         postings.take(self._connection, taken)
         self._shelves |= leave(self._connection, {row.number: row.length for row in rows}, self._version)
         self._documents |= {row.document for row in rows}
@@ -178,8 +196,13 @@ def _record(row: sa.Row[Any]) -> Record:
     return Record(acl_of(row.grants), restored(row.of), columns, counted, row.vector)
 
 
-def _readers(record: Record) -> str:
-    return acl_text(record.readers)
+def _by_readers(records: Iterable[Record]) -> Iterator[Record]:
+    """The same records, those with the same readers one after the other."""
+    together: dict[ACL, list[Record]] = {}
+    for record in records:
+        together.setdefault(record.readers, []).append(record)
+    for readers in sorted(together, key=acl_text):
+        yield from together[readers]
 
 
 def _document_numbers(connection: sa.Connection, ids: Iterable[str]) -> dict[str, int]:
@@ -190,7 +213,5 @@ def _document_numbers(connection: sa.Connection, ids: Iterable[str]) -> dict[str
     known = {by_key[name]: number for name, number in rows}
     new = [(name, id) for name, id in by_key.items() if id not in known]
     numbered = list(enumerate(new, next_number(connection, DOCUMENTS.c.number)))
-    if numbered:
-        insert = [{"number": number, "key": name, "id": stored(id)} for number, (name, id) in numbered]
-        connection.execute(sa.insert(DOCUMENTS), insert)
+    insert(connection, DOCUMENTS, [(number, name, stored(id)) for number, (name, id) in numbered])
     return known | {id: number for number, (_, id) in numbered}

@@ -13,9 +13,9 @@ from typing import Any, Final, Literal, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ringwall.errors import ConfigurationError, RingwallError
+from ringwall_sql.schema import Schema
 
 T = TypeVar("T")
 
@@ -29,8 +29,8 @@ _CHECKPOINT_PAGES: Final = 4000  # 16 MB; a page that is written again and again
 
 _WRITING: Final = "ringwall_writing"
 
-_LOCK_CREATION: Final = sa.text("SELECT pg_advisory_xact_lock(1380535880)")
-"""PostgreSQL's `IF NOT EXISTS` fails when two create the same thing at once."""
+_LOCK_TABLES: Final = sa.text("SELECT pg_advisory_xact_lock(1380535880)")
+"""Who makes or changes tables in PostgreSQL takes turns; on SQLite who writes does anyway."""
 
 _SQLITE_ERRORS: Final = {
     "SQLITE_BUSY": ("is locked", "end what holds the lock, or give a longer `busy_timeout`, and try again"),
@@ -47,57 +47,83 @@ _SQLITE_ERRORS: Final = {
 _AS_IN_SQLITE: Final = {"55P03": "SQLITE_LOCKED", "53100": "SQLITE_FULL", "25006": "SQLITE_READONLY"}
 """What PostgreSQL calls the same."""
 
+_NOT_ALLOWED: Final = ("SQLITE_READONLY", "SQLITE_PERM", "42501")
+
 
 class Database:
-    """Opens `url_or_path`, creates what is missing of `tables`, and hands out connections.
+    """Opens `url_or_path`, sees that it has the tables of `schema` as they are today, and hands out connections.
 
-    `pragmas` are what else each connection to SQLite is told, `extension` what PostgreSQL needs for the tables.
+    Tables of an older revision are brought up to date if `migrate`; where there are none they are made if `create`.
     Whatever the database refuses is raised as `failure`, with a hint: when opening, too.
     """
 
     def __init__(
         self,
         url_or_path: str | Path,
-        tables: sa.MetaData,
+        schema: Schema,
         *,
         failure: Callable[..., RingwallError],
+        migrate: bool = True,
+        create: bool = True,
         synchronous: Synchronous = "NORMAL",
         busy_timeout: float = BUSY_TIMEOUT,
-        pragmas: Sequence[str] = (),
-        extension: str = "",
     ) -> None:
         self.engine = _engine(_url(url_or_path))
         self.on_sqlite = self.engine.dialect.name == "sqlite"
         self._failure = failure
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="ringwall-sql")
         if self.on_sqlite:
-            _prepare_sqlite(self.engine, synchronous, busy_timeout, pragmas)
+            _prepare_sqlite(self.engine, synchronous, busy_timeout, schema.pragmas)
         try:
             with self.explaining():
-                self._create(tables, extension)
+                self.found = self._settle(schema, migrate=migrate, create=create)
+                """The revision of the tables that were there; None if there were none."""
         except RingwallError:
             self.engine.dispose()
             raise
 
-    def _create(self, tables: sa.MetaData, extension: str) -> None:
+    def _settle(self, schema: Schema, *, migrate: bool, create: bool) -> str | None:
         with self.reading() as connection:
-            if all(sa.inspect(connection).has_table(table) for table in tables.tables):
-                return  # so that a read-only database can still be read
+            there = schema.revision(connection)
+        if there == schema.head or (there is None and not create):
+            return there  # so that a read-only database can still be read
+        if there is not None and (there > schema.head or not migrate):
+            raise self._other(schema, there)
+        try:
+            self._bring_up(schema)
+        except self.errors as error:
+            if there is not None and _code(error).startswith(_NOT_ALLOWED):
+                raise self._other(schema, there) from error
+            raise
+        return there
+
+    def _bring_up(self, schema: Schema) -> None:
+        """Make the tables, or bring them up to date: all of it or nothing, and one process after the other."""
         if self.on_sqlite:
             with self.engine.connect() as connection:
                 connection.connection.cursor().execute("PRAGMA journal_mode = WAL")
         with self.writing() as connection:
             if not self.on_sqlite:
-                connection.execute(_LOCK_CREATION)
-                self._extend(connection, extension)
-            for table in tables.sorted_tables:
-                connection.execute(CreateTable(table, if_not_exists=True))
-                for index in table.indexes:
-                    connection.execute(CreateIndex(index, if_not_exists=True))
+                connection.execute(_LOCK_TABLES)
+            there = schema.revision(connection)  # somebody else may have been here meanwhile
+            if there is None:
+                if not self.on_sqlite and schema.extension:
+                    self._extend(connection, schema.extension)
+                schema.create(connection)
+            elif there < schema.head:
+                schema.upgrade(connection, there)
+
+    def _other(self, schema: Schema, there: str) -> RingwallError:
+        older = "let somebody who may change its tables open it once, or call `ringwall_sql.upgrade` on it"
+        return self._failure(
+            f"the {schema.name} in {self._name!r} are kept in revision {there}",
+            expected=f"revision {schema.head}",
+            hint=older if there < schema.head else "use the version of Ringwall that wrote them, or a newer one",
+        )
 
     def _extend(self, connection: sa.Connection, extension: str) -> None:
         known = sa.text("SELECT count(*) FROM pg_extension WHERE extname = :name")
-        if not extension or connection.execute(known, {"name": extension}).scalar_one():
+        if connection.execute(known, {"name": extension}).scalar_one():
             return
         try:
             connection.exec_driver_sql(f"CREATE EXTENSION IF NOT EXISTS {extension}")
@@ -153,23 +179,36 @@ class Database:
 
     def is_down(self, error: BaseException) -> bool:
         """Whether the database itself fails (locked, full, gone), not what it was asked."""
-        cause = getattr(error, "orig", None) or error
-        return isinstance(cause, self.engine.dialect.loaded_dbapi.OperationalError)
+        return isinstance(_cause(error), self.engine.dialect.loaded_dbapi.OperationalError)
 
     def explain(self, error: BaseException) -> RingwallError:
         """What the database refused, and what may help; names the file, never its path or a password."""
-        cause = getattr(error, "orig", None) or error
-        code = getattr(cause, "sqlite_errorname", "") or _AS_IN_SQLITE.get(getattr(cause, "sqlstate", ""), "")
-        name = Path(self.engine.url.database or "").name
+        code = _code(error)
         for prefix, (what, hint) in _SQLITE_ERRORS.items():
             if code.startswith(prefix):
-                return self._failure(f"the database {name!r} {what}", hint=hint)
-        return self._failure(f"the database {name!r} failed: {type(cause).__name__}", hint="see its own log")
+                return self._failure(f"the database {self._name!r} {what}", hint=hint)
+        kind = type(_cause(error)).__name__
+        return self._failure(f"the database {self._name!r} failed: {kind}", hint="see its own log")
+
+    @property
+    def _name(self) -> str:
+        return Path(self.engine.url.database or "").name
 
     async def close(self) -> None:
         """Wait for what is being read, and close every connection."""
         await asyncio.to_thread(self._threads.shutdown)
         await asyncio.to_thread(self.engine.dispose)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the driver raised."""
+    return getattr(error, "orig", None) or error
+
+
+def _code(error: BaseException) -> str:
+    """What SQLite calls it; PostgreSQL's own code if that is not in `_AS_IN_SQLITE`."""
+    state = getattr(_cause(error), "sqlstate", None) or ""
+    return getattr(_cause(error), "sqlite_errorname", "") or _AS_IN_SQLITE.get(state, state)
 
 
 def _engine(url: sa.URL) -> sa.Engine:

@@ -23,7 +23,7 @@ from ringwall_sql.search import Search
 from ringwall_sql.tables import (
     CHUNKS,
     DOCUMENTS,
-    FORMAT,
+    SCHEMA,
     SHELVES,
     STORE,
     TABLES,
@@ -44,14 +44,11 @@ EXACT_BELOW: Final = 50_000
 BUSY_TIMEOUT: Final = 30.0
 """Seconds for which who writes waits for another who does, unless told otherwise; nobody who reads waits."""
 
-_BORN: Final = sa.text(
-    "INSERT INTO chunk_store (number, format, born, changes) VALUES (1, :format, :born, 0) ON CONFLICT DO NOTHING"
-)
+_BORN: Final = sa.text("INSERT INTO chunk_store (number, born, changes) VALUES (1, :born, 0) ON CONFLICT DO NOTHING")
 _BATCH: Final = 1000
 _SECTIONS: Final = 8
 """Shelves read in one transaction: thousands of chunks, and others have their turn in between."""
-
-_PRAGMAS: Final = ("secure_delete = ON", "cache_size = -32768")
+_CHANGED: Final = "ringwall_changed"
 
 
 class SqlDocuments(StoreOfRecord):
@@ -63,8 +60,9 @@ class SqlDocuments(StoreOfRecord):
 
     A change is one transaction; who may read is looked up in the transaction that searches. Several processes
     may use the same database, one of them writing at a time, and other stores may lie in it too. Work runs in
-    threads. Raises `StoreError` when the database is locked for longer than `busy_timeout` seconds, read-only,
-    full, damaged or gone.
+    threads. Tables of an older version of Ringwall are brought up to date by who opens them first and may change
+    them; without `migrate` they are refused. Raises `StoreError` when the database is locked for longer than
+    `busy_timeout` seconds, read-only, full, damaged or gone.
     """
 
     def __init__(
@@ -75,6 +73,7 @@ class SqlDocuments(StoreOfRecord):
         exact_below: int = EXACT_BELOW,
         busy_timeout: float = BUSY_TIMEOUT,
         vectors: Precision | None = None,
+        migrate: bool = True,
     ) -> None:
         """`vectors` is what each value of a vector is kept in on SQLite: None for what it is in there, or float32.
 
@@ -86,12 +85,11 @@ class SqlDocuments(StoreOfRecord):
         self._closed = False
         self._database = Database(
             url_or_path,
-            TABLES,
+            SCHEMA,
             failure=StoreError,
+            migrate=migrate,
             synchronous="FULL",  # a reader who was taken away does not come back with the power
             busy_timeout=busy_timeout,
-            pragmas=_PRAGMAS,
-            extension="vector",
         )
         self._vectors = CachedVectors() if self._database.on_sqlite else PgVectors(exact_below)
         try:
@@ -176,17 +174,11 @@ class SqlDocuments(StoreOfRecord):
     def _begin(self) -> None:
         """Look whether the database can be read; the first who opens it writes down when it was born."""
         with self._database.reading() as connection:
-            format = connection.execute(sa.select(STORE.c.format)).scalar()
+            born = connection.execute(sa.select(STORE.c.born)).scalar()
             connection.execute(sa.select(SHELVES).limit(1)).first()
-        if format is None:
+        if born is None:
             with self._database.writing() as connection:
-                connection.execute(_BORN, {"format": FORMAT, "born": uuid.uuid4().hex})
-        elif format != FORMAT:
-            raise StoreError(
-                f"the documents are in format {format}",
-                expected=f"format {FORMAT}",
-                hint="use the version of Ringwall that wrote them, or ingest them into a new database",
-            )
+                connection.execute(_BORN, {"born": uuid.uuid4().hex})
 
     def _settled(self, wanted: Precision | None) -> Precision:
         """In what vectors will be kept."""
@@ -208,6 +200,7 @@ class SqlDocuments(StoreOfRecord):
             # First of all, since PostgreSQL lets one writer after the other have this row.
             connection.execute(sa.update(STORE).values(changes=STORE.c.changes + 1))
             changes, dimension = connection.execute(sa.select(STORE.c.changes, STORE.c.dimension)).one()
+            connection.info[_CHANGED] = True
             change = Change(connection, changes)
             yield connection, change, dimension
             change.tidy()
@@ -232,8 +225,19 @@ class SqlDocuments(StoreOfRecord):
             for numbers in batches(numbers_in(connection, documents)):
                 change.put([record.read_by(readers) for record in change.take(numbers)])
 
-    def _search(self, query: Query, readable: Grants, k: int) -> list[Match]:
+    @contextmanager
+    def _asked(self) -> Iterator[sa.Connection]:
+        """A connection to read in as somebody, without the pages in memory that a change went through as nobody.
+
+        Among those of what is hidden, those of what is not are found more slowly.
+        """
         with self._database.reading() as connection:
+            if connection.info.pop(_CHANGED, False) and self._database.on_sqlite:
+                connection.exec_driver_sql("PRAGMA shrink_memory")
+            yield connection
+
+    def _search(self, query: Query, readable: Grants, k: int) -> list[Match]:
+        with self._asked() as connection:
             seen = view(connection, readable)
             if k < 1 or not seen.count:
                 return []
@@ -242,7 +246,7 @@ class SqlDocuments(StoreOfRecord):
             return Search(connection, seen, self._vectors, query, self._dense_weight).matches(k)
 
     def _get(self, ids: Sequence[str], readable: Grants) -> list[Chunk]:
-        with self._database.reading() as connection:
+        with self._asked() as connection:
             permitted = SHELVES.c.acl.in_(readable_acls(readable, connection))
             rows = connection.execute(whole(among(CHUNKS.c.key, map(key, ids), connection), permitted))
             found = {chunk.id: chunk for chunk in map(chunk_of, rows)}

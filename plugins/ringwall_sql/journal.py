@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from ringwall.deployment.journal import ChainCheck, Draft, Event, Head, Journal, RunRecord, RunStatus
 from ringwall.errors import ChainBroken, JournalUnavailable, UnknownRun
 from ringwall_sql.database import BUSY_TIMEOUT, Database, Synchronous, restored, stored
-from ringwall_sql.writer import EVENTS, RUNS, TABLES, Append, Start, Writer
+from ringwall_sql.writer import EVENTS, RUNS, SCHEMA, Append, Start, Writer
 
 _RECORD: Final = (RUNS.c.run, RUNS.c.owner, RUNS.c.status, RUNS.c.length, RUNS.c.head)
 _EVENT: Final = tuple(column for column in EVENTS.c if column is not EVENTS.c.run)
@@ -30,7 +30,8 @@ class SqlJournal(Journal):
 
     `synchronous` says which commits wait for the disk on SQLite: with `NORMAL` those of `durable` appends,
     with `FULL` all. `busy_timeout` is how long, in seconds, to wait for another's lock before
-    `JournalUnavailable`.
+    `JournalUnavailable`. Tables of an older version of Ringwall are brought up to date; without `migrate` they
+    are refused.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class SqlJournal(Journal):
         *,
         synchronous: Synchronous = "NORMAL",
         busy_timeout: float = BUSY_TIMEOUT,
+        migrate: bool = True,
     ) -> None:
         self._database = Database(
             url_or_path,
-            TABLES,
+            SCHEMA,
             failure=JournalUnavailable,
+            migrate=migrate,
             synchronous=synchronous,
             busy_timeout=busy_timeout,
         )

@@ -1,11 +1,9 @@
-"""Which word stands how often in which chunks: one row for each word on each shelf."""
+"""Which word stands how often in which chunks: one row for each word on each shelf, those of one ACL together."""
 
 from __future__ import annotations
 
-import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
-from operator import itemgetter
 from struct import Struct
 from typing import Any, Final
 
@@ -14,30 +12,22 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from ringwall.data.lexical import rarity, saturation
-from ringwall_sql.tables import POSTINGS, SHELF, SHELF_BITS, among, batches, key
+from ringwall_sql.tables import POSTINGS, SHELF, SHELF_BITS, among, key, write
 from ringwall_sql.view import Floats, Integers, Scores, View
 
 ENTRY: Final = np.dtype([("slot", "<u2"), ("times", "<u4"), ("length", "<u4")])
 _ENTRY: Final = Struct("<HII")
 _LONGEST_WORD: Final = 64
-_PAIRS_AT_ONCE: Final = 20_000
 
-_IN_SQLITE: Final = sa.text(
-    "SELECT p.word, p.shelf, p.entries FROM json_each(:pairs) AS pair CROSS JOIN chunk_words AS p "
-    "WHERE p.word = json_extract(pair.value, '$[0]') AND p.shelf = json_extract(pair.value, '$[1]')"
-)
-_IN_POSTGRESQL: Final = sa.text(
-    "SELECT p.word, p.shelf, p.entries FROM unnest(CAST(:words AS text[]), CAST(:shelves AS bigint[])) "
-    "AS pair (word, shelf) JOIN chunk_words AS p ON p.word = pair.word AND p.shelf = pair.shelf"
-)
 _PUT: Final = sa.text(
-    "INSERT INTO chunk_words (word, shelf, entries) VALUES (:word, :shelf, :entries) "
-    "ON CONFLICT (word, shelf) DO UPDATE SET entries = excluded.entries"
+    "INSERT INTO chunk_words (acl, word, shelf, entries) VALUES (:acl, :word, :shelf, :entries) "
+    "ON CONFLICT (acl, word, shelf) DO UPDATE SET entries = excluded.entries"
 )
-_DROP: Final = sa.text("DELETE FROM chunk_words WHERE word = :word AND shelf = :shelf")
+_DROP: Final = sa.text("DELETE FROM chunk_words WHERE acl = :acl AND word = :word AND shelf = :shelf")
 
 Words = Mapping[str, int]
-Pair = tuple[str, int]
+Place = tuple[int, int]
+"""An ACL, and one of its shelves."""
 
 
 def as_kept(word: str) -> str:
@@ -45,39 +35,41 @@ def as_kept(word: str) -> str:
     return word if len(word) <= _LONGEST_WORD else key(word)
 
 
-def put(connection: sa.Connection, chunks: Iterable[tuple[int, Words]]) -> None:
-    """Add the words of these chunks, each with its number."""
-    shelves: dict[int, dict[str, list[bytes]]] = {}
-    for number, words in chunks:
-        shelf = shelves.setdefault(number >> SHELF_BITS, {})
+def put(connection: sa.Connection, chunks: Iterable[tuple[int, int, Words]]) -> None:
+    """Add the words of these chunks, each with its number and ACL."""
+    places: dict[Place, dict[str, list[bytes]]] = {}
+    for number, acl, words in chunks:
+        here = places.setdefault((acl, number >> SHELF_BITS), {})
         slot, length = number % SHELF, sum(words.values())
         packed = {times: _ENTRY.pack(slot, times, length) for times in set(words.values())}
         for word, times in words.items():
-            entries = shelf.get(word)
+            entries = here.get(word)
             if entries is None:
-                shelf[word] = [packed[times]]
+                here[word] = [packed[times]]
             else:
                 entries.append(packed[times])
-    added = {(as_kept(w), number): b"".join(e) for number, shelf in shelves.items() for w, e in shelf.items()}
-    for pairs in batches(sorted(added), _PAIRS_AT_ONCE):
-        kept = {(word, shelf): entries for word, shelf, entries in _found(connection, pairs)}
-        _store(connection, {pair: kept.get(pair, b"") + added[pair] for pair in pairs})
+    for place, here in places.items():
+        added = {as_kept(word): b"".join(entries) for word, entries in here.items()}
+        kept = _found(connection, place, added)
+        _store(connection, place, {word: kept.get(word, b"") + added[word] for word in sorted(added)})
 
 
-def take(connection: sa.Connection, chunks: Sequence[tuple[int, Words, int]]) -> None:
-    """Remove the words of these chunks, each with its number and the length it was stored with.
+def take(connection: sa.Connection, chunks: Sequence[tuple[int, int, Words, int]]) -> None:
+    """Remove the words of these chunks, each with its number, its ACL, and the length it was stored with.
 
     If a chunk's words are not what they were when it was stored, its shelf is searched through for them.
     """
-    gone = {number for number, _, _ in chunks}
-    missing = {number: length for number, _, length in chunks}
-    pairs = {(as_kept(word), number >> SHELF_BITS) for number, words, _ in chunks for word in words}
-    for some in batches(sorted(pairs), _PAIRS_AT_ONCE):
-        _remove(connection, _found(connection, some), gone, missing)
+    gone = {number for number, _, _, _ in chunks}
+    missing = {number: length for number, _, _, length in chunks}
+    places: dict[Place, set[str]] = defaultdict(set)
+    for number, acl, words, _ in chunks:
+        places[acl, number >> SHELF_BITS].update(map(as_kept, words))
+    for place, taken in places.items():
+        _remove(connection, place, _found(connection, place, taken), gone, missing)
     lost = {number >> SHELF_BITS for number, left in missing.items() if left}
-    if lost:
-        rows = connection.execute(sa.select(POSTINGS).where(among(POSTINGS.c.shelf, lost, connection)))
-        _remove(connection, [(word, shelf, entries) for word, shelf, entries in rows], gone, missing)
+    for place in places:
+        if place[1] in lost:
+            _remove(connection, place, _found(connection, place, None), gone, missing)
 
 
 Weights = dict[str, tuple[Integers, Floats]]
@@ -104,7 +96,7 @@ def bm25(connection: sa.Connection, view: View, question: Mapping[str, float], k
 def entries_by_word(connection: sa.Connection) -> Iterator[tuple[str, int, npt.NDArray[Any]]]:
     """Every row: the word, the shelf, and its entries."""
     rows = connection.execution_options(yield_per=1000).execute(sa.select(POSTINGS))
-    for word, shelf, entries in rows:
+    for _, word, shelf, entries in rows:
         yield word, shelf, np.frombuffer(entries, ENTRY)
 
 
@@ -113,8 +105,7 @@ def _weighed(
 ) -> Iterator[tuple[str, tuple[Integers, Floats]]]:
     """For each word the rows of the view where it stands, and what it adds there."""
     weigh: Any = saturation  # its arithmetic is that of arrays, too
-    for word, group in groupby(_read(connection, view, words), itemgetter(0)):
-        _, shelves, blobs = zip(*group, strict=True)
+    for word, (shelves, blobs) in _read(connection, view, words).items():
         entries = np.frombuffer(b"".join(blobs), ENTRY)
         sizes = [len(blob) // ENTRY.itemsize for blob in blobs]
         rows: Integers = np.repeat(view.first_rows(np.array(shelves)), sizes) + entries["slot"]
@@ -122,48 +113,47 @@ def _weighed(
         yield word, (rows, rarity(len(rows), view.count) * weigh(times, lengths, view.mean))
 
 
-def _read(connection: sa.Connection, view: View, words: Iterable[str]) -> list[tuple[str, int, bytes]]:
-    """The rows of these words on the shelves of the view, by word."""
-    wanted = among(POSTINGS.c.word, words, connection)
-    shelf: sa.ColumnElement[int] = POSTINGS.c.shelf
-    if view.is_most and connection.dialect.name == "sqlite":
-        shelf = sa.literal_column("+shelf", POSTINGS.c.shelf.type)  # walk a word's rows, do not look up each shelf
-    permitted = among(shelf, view.shelves.tolist(), connection)
-    rows = connection.execute(sa.select(POSTINGS).where(wanted, permitted)).all()
-    return sorted(((word, shelf, entries) for word, shelf, entries in rows), key=itemgetter(0))
+def _read(connection: sa.Connection, view: View, words: Iterable[str]) -> dict[str, tuple[list[int], list[bytes]]]:
+    """For each word the shelves of the view where it stands, and its entries there."""
+    permitted, wanted = among(POSTINGS.c.acl, view.acls, connection), among(POSTINGS.c.word, words, connection)
+    columns = POSTINGS.c.word, POSTINGS.c.shelf, POSTINGS.c.entries
+    read: dict[str, tuple[list[int], list[bytes]]] = defaultdict(lambda: ([], []))
+    for word, shelf, entries in connection.execute(sa.select(*columns).where(permitted, wanted)).all():
+        shelves, blobs = read[word]
+        shelves.append(shelf)
+        blobs.append(entries)
+    return read
 
 
-def _found(connection: sa.Connection, pairs: Sequence[Pair]) -> list[tuple[str, int, bytes]]:
-    if connection.dialect.name == "sqlite":
-        rows = connection.execute(_IN_SQLITE, {"pairs": json.dumps(pairs)})
-    else:
-        words, shelves = zip(*pairs, strict=True)
-        rows = connection.execute(_IN_POSTGRESQL, {"words": list(words), "shelves": list(shelves)})
-    return [(word, shelf, bytes(entries)) for word, shelf, entries in rows]
+def _found(connection: sa.Connection, place: Place, words: Iterable[str] | None) -> dict[str, bytes]:
+    """The entries of these words at a place; None: of all."""
+    acl, shelf = place
+    rows = sa.select(POSTINGS.c.word, POSTINGS.c.entries).where(POSTINGS.c.acl == acl, POSTINGS.c.shelf == shelf)
+    if words is not None:
+        rows = rows.where(among(POSTINGS.c.word, words, connection))
+    return {row.word: row.entries for row in connection.execute(rows)}
 
 
 def _remove(
-    connection: sa.Connection, rows: Iterable[tuple[str, int, bytes]], gone: set[int], missing: dict[int, int]
+    connection: sa.Connection, place: Place, rows: Mapping[str, bytes], gone: set[int], missing: dict[int, int]
 ) -> None:
     """Drop the entries of `gone` from these rows, and count in `missing` what was dropped."""
-    left: dict[Pair, bytes] = {}
-    for word, shelf, entries in rows:
+    left: dict[str, bytes] = {}
+    for word, entries in rows.items():
         staying = b""
         for slot, times, length in _ENTRY.iter_unpack(entries):
-            number = shelf * SHELF + slot
+            number = place[1] * SHELF + slot
             if number in gone:
                 missing[number] -= times
             else:
                 staying += _ENTRY.pack(slot, times, length)
         if len(staying) < len(entries):
-            left[word, shelf] = staying
-    _store(connection, left)
+            left[word] = staying
+    _store(connection, place, left)
 
 
-def _store(connection: sa.Connection, rows: Mapping[Pair, bytes]) -> None:
-    full = [{"word": word, "shelf": shelf, "entries": entries} for (word, shelf), entries in rows.items() if entries]
-    empty = [{"word": word, "shelf": shelf} for (word, shelf), entries in rows.items() if not entries]
-    if full:
-        connection.execute(_PUT, full)
-    if empty:
-        connection.execute(_DROP, empty)
+def _store(connection: sa.Connection, place: Place, rows: Mapping[str, bytes]) -> None:
+    acl, shelf = place
+    full = [(acl, word, shelf, entries) for word, entries in rows.items() if entries]
+    write(connection, _PUT, ("acl", "word", "shelf", "entries"), full)
+    write(connection, _DROP, ("acl", "word", "shelf"), [(acl, word, shelf) for word, kept in rows.items() if not kept])

@@ -15,13 +15,14 @@ from ringwall.personalization.base import Memory, MemoryStore, Profile, ProfileS
 from ringwall.personalization.memory import most_relevant, refuse_foreign_memories, refuse_foreign_profile
 from ringwall.principal import Grants, Principal
 from ringwall_sql.database import BUSY_TIMEOUT, Database, restored, stored
+from ringwall_sql.schema import Schema
 
-_PROFILE_TABLES: Final = sa.MetaData()
-_MEMORY_TABLES: Final = sa.MetaData()
+PROFILES: Final = Schema("profiles", "0001", sa.MetaData())
+MEMORIES: Final = Schema("memories", "0001", sa.MetaData())
 
 _PROFILES: Final = sa.Table(
     "profiles",
-    _PROFILE_TABLES,
+    PROFILES.tables,
     sa.Column("owner", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("language", sa.Text, nullable=False),
@@ -30,7 +31,7 @@ _PROFILES: Final = sa.Table(
 
 _MEMORIES: Final = sa.Table(
     "memories",
-    _MEMORY_TABLES,
+    MEMORIES.tables,
     # The newest memory has the highest number.
     sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     sa.Column("owner", sa.Text, nullable=False),
@@ -45,11 +46,12 @@ class SqlProfiles(ProfileStore):
     """Keeps profiles in SQLite (a path) or in any database that SQLAlchemy reaches by a URL.
 
     Several processes may use the same database, and the journal may lie in it too. Raises `StoreError` when
-    the database is locked for longer than `busy_timeout` seconds, read-only, full or gone.
+    the database is locked for longer than `busy_timeout` seconds, read-only, full or gone, and without `migrate`
+    when its tables are of an older version of Ringwall; else they are brought up to date.
     """
 
-    def __init__(self, url_or_path: str | Path, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
-        self._database = Database(url_or_path, _PROFILE_TABLES, failure=StoreError, busy_timeout=busy_timeout)
+    def __init__(self, url_or_path: str | Path, *, busy_timeout: float = BUSY_TIMEOUT, migrate: bool = True) -> None:
+        self._database = Database(url_or_path, PROFILES, failure=StoreError, migrate=migrate, busy_timeout=busy_timeout)
 
     async def get(self, principal: Principal) -> Profile:
         def get() -> Profile:
@@ -95,12 +97,20 @@ class SqlMemories(MemoryStore):
     At most `limit` for each owner: the oldest make room. Relevance is the number of words shared with what is
     asked about; of equally relevant memories the newest comes first. Several processes may use the same
     database. Raises `StoreError` when the database is locked for longer than `busy_timeout` seconds,
-    read-only, full or gone.
+    read-only, full or gone, and without `migrate` when its tables are of an older version of Ringwall; else
+    they are brought up to date.
     """
 
-    def __init__(self, url_or_path: str | Path, *, limit: int = 1000, busy_timeout: float = BUSY_TIMEOUT) -> None:
+    def __init__(
+        self,
+        url_or_path: str | Path,
+        *,
+        limit: int = 1000,
+        busy_timeout: float = BUSY_TIMEOUT,
+        migrate: bool = True,
+    ) -> None:
         self._limit = limit
-        self._database = Database(url_or_path, _MEMORY_TABLES, failure=StoreError, busy_timeout=busy_timeout)
+        self._database = Database(url_or_path, MEMORIES, failure=StoreError, migrate=migrate, busy_timeout=busy_timeout)
 
     async def add(self, owner: Principal, memories: Sequence[Memory]) -> None:
         refuse_foreign_memories(owner, memories)

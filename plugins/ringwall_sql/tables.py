@@ -17,13 +17,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import UserDefinedType
 
+from ringwall_sql.schema import Schema
+
 T = TypeVar("T")
 
 SHELF_BITS: Final = 10
 SHELF: Final = 1 << SHELF_BITS
-
-FORMAT: Final = 1
-"""Which tables these are; another number, other tables."""
 
 FLOAT32: Final = np.dtype("<f4")
 
@@ -49,12 +48,14 @@ class PgVector(UserDefinedType[bytes]):
 _NUMBER: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 TABLES: Final = sa.MetaData()
+SCHEMA: Final = Schema(
+    "documents", "0002", TABLES, extension="vector", pragmas=("secure_delete = ON", "cache_size = -65536")
+)
 
 STORE: Final = sa.Table(
     "chunk_store",
     TABLES,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),  # there is one row, number 1
-    sa.Column("format", sa.Integer, nullable=False),
     sa.Column("born", sa.Text, nullable=False),
     sa.Column("changes", sa.BigInteger, nullable=False),
     sa.Column("dimension", sa.Integer),
@@ -112,6 +113,7 @@ CHUNKS: Final = sa.Table(
 POSTINGS: Final = sa.Table(
     "chunk_words",
     TABLES,
+    sa.Column("acl", _NUMBER, primary_key=True, autoincrement=False),  # first: what is hidden lies elsewhere
     sa.Column("word", sa.Text, primary_key=True),
     sa.Column("shelf", _NUMBER, primary_key=True, autoincrement=False),
     sa.Column("entries", sa.LargeBinary, nullable=False),
@@ -151,6 +153,26 @@ def among(
 def readable_acls(grants: Iterable[str], connection: sa.Connection) -> sa.Select[Any]:
     """The ACLs that somebody who holds `grants` may read, as part of a query."""
     return sa.select(OPENS.c.acl).where(among(OPENS.c.grant_key, map(key, grants), connection))
+
+
+def write(
+    connection: sa.Connection,
+    statement: sa.Insert | sa.TextClause,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+) -> None:
+    """Execute `statement` for each row, which has values for these columns, in the order the statement names them."""
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite":  # past SQLAlchemy, which would spend more on a row than SQLite does
+        connection.exec_driver_sql(str(statement.compile(dialect=connection.dialect)), list(map(tuple, rows)))
+    else:
+        connection.execute(statement, [dict(zip(columns, row, strict=True)) for row in rows])
+
+
+def insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Sequence[Any]]) -> None:
+    """Insert rows, each with a value for every column of the table, in its order."""
+    write(connection, sa.insert(table), table.columns.keys(), rows)
 
 
 def batches(items: Iterable[T], size: int = 1000) -> Iterator[Sequence[T]]:

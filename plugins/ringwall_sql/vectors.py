@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from ringwall.data.base import Vector
 from ringwall.errors import StoreError
 from ringwall_sql.packing import Matrix, Precision, matrix, packed, precision_of
-from ringwall_sql.tables import SHELF, SHELF_BITS, SHELVES, VECTORS, PgVector, among
+from ringwall_sql.tables import SHELF, SHELF_BITS, SHELVES, VECTORS, PgVector, among, insert
 from ringwall_sql.view import Integers, Scores, View, best
 
 NEAR_INDEX: Final = "chunk_vectors_near"
@@ -72,9 +72,7 @@ def check_precision(precision: Precision, connection: sa.Connection) -> None:
 
 def put(connection: sa.Connection, rows: Iterable[tuple[int, int, bytes]]) -> None:
     """Keep vectors, each with its chunk's number and ACL."""
-    kept = [{"number": number, "acl": acl, "vector": vector} for number, acl, vector in rows]
-    if kept:
-        connection.execute(sa.insert(VECTORS), kept)
+    insert(connection, VECTORS, list(rows))
 
 
 def take(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, bytes]:

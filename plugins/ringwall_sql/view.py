@@ -32,7 +32,6 @@ class View:
     tops: Integers
     count: int
     length: int
-    is_most: bool
 
     @cached_property
     def mean(self) -> float:
@@ -71,7 +70,6 @@ def view(connection: sa.Connection, readable: Grants) -> View:
     changes, dimension = connection.execute(sa.select(STORE.c.changes, STORE.c.dimension)).one()
     permitted = sa.select(SHELVES).where(SHELVES.c.acl.in_(readable_acls(readable, connection)))
     rows = connection.execute(permitted.order_by(SHELVES.c.number)).all()
-    total: int = connection.execute(sa.select(sa.func.count()).select_from(SHELVES)).scalar_one()
     return View(
         changes,
         dimension,
@@ -81,7 +79,6 @@ def view(connection: sa.Connection, readable: Grants) -> View:
         tops=np.array([row.top for row in rows], dtype=np.int64),
         count=sum(row[3] for row in rows),
         length=sum(row.length for row in rows),
-        is_most=len(rows) * 4 > total,
     )
 
 

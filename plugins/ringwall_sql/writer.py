@@ -25,8 +25,10 @@ from ringwall.deployment.journal import (
 )
 from ringwall.errors import ChainBroken, JournalConflict, JournalUnavailable, RingwallError, UnknownRun
 from ringwall_sql.database import Database, Synchronous, restored, stored
+from ringwall_sql.schema import Schema
 
 TABLES: Final = sa.MetaData()
+SCHEMA: Final = Schema("journal", "0001", TABLES)
 
 RUNS: Final = sa.Table(
     "runs",

@@ -26,6 +26,9 @@ class WordLlamaEmbeddings(Embeddings):
         folder = Path(wordllama.__file__).parent
         self._model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), ()  # another process loads its own
+
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vector of each text, in order."""
         readable = [text[:_LONGEST].encode(errors="replace").decode() for text in texts]

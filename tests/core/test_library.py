@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -158,12 +159,40 @@ def test_two_at_once_are_one_too_many(ringwall: Type, house: Path, tmp_path: Pat
     assert (status, err.startswith("StoreError: the manifest")) == (1, True)
 
 
-def test_a_damaged_library_says_so_and_the_way_back(ringwall: Type, house: Path, tmp_path: Path) -> None:
-    library = tmp_path / "library"
-    ringwall("ingest", house, "--library", library, "--readers", "public")
-    (library / "documents.db").write_bytes(b"not a database " * 500)
-    status, _, err = ringwall("data", "verify", library)
-    assert (status, err.startswith("StoreError: ")) == (1, True)
+def cut_short(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+
+
+def overwritten(file: Path) -> None:
+    """Another page than the first is lost: the one with the words that stand in the passages."""
+    content = file.read_bytes()
+    page = content.index(b"pasta") // 4096 * 4096
+    file.write_bytes(content[:page] + b"\xff" * 4096 + content[page + 4096 :])
+
+
+def no_database(file: Path) -> None:
+    file.write_bytes(b"minutes of the meeting " * 500)
+
+
+@pytest.mark.parametrize("name", ["documents.db", "manifest.db"])
+@pytest.mark.parametrize("damage", [cut_short, overwritten, no_database])
+def test_a_damaged_library_says_so_and_a_copy_of_its_backup_is_the_way_back(
+    ringwall: Type, house: Path, tmp_path: Path, damage: Callable[[Path], None], name: str
+) -> None:
+    (house / "pasta.md").write_text("Tonight: pasta.")
+    library, spare = tmp_path / "library", tmp_path / "spare"
+    ingest = ("ingest", house, "--library", library, "--readers", "public")
+    ringwall(*ingest)
+    ringwall("data", "backup", library, spare)
+    damage(library / name)
+    status, out, err = ringwall("data", "verify", library)
+    assert status == 1
+    assert "damaged" in out + err or "not an SQLite database" in err
+    library.rename(tmp_path / "aside")
+    shutil.copytree(spare, library)
+    assert ringwall("data", "verify", library)[0] == 0
+    assert "0 ingested, 3 unchanged" in ringwall(*ingest)[1]
 
 
 def test_what_is_missing_in_the_store_is_found(ringwall: Type, house: Path, tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ async def test_a_copy_holds_the_same() -> None:
 class Lengths:
     """An embedder that counts what it was given."""
 
+    principal = None
+
     def __init__(self) -> None:
         self.texts: list[str] = []
 

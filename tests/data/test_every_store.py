@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -187,6 +188,21 @@ MACHINES: dict[str, tuple[type[Machine], Opens, int]] = {
 
 @pytest.mark.parametrize("store", MACHINES)
 def test_a_store_answers_as_a_plain_model_does(store: str) -> None:
-    machine, opens, examples = MACHINES[store]
-    of_this = type(store, (machine,), {"opens": staticmethod(opens)})
+    answers_as_a_plain_model_does(*MACHINES[store])
+
+
+def test_a_store_in_postgresql_answers_as_a_plain_model_does(postgresql: str, postgresql_server: sa.Engine) -> None:
+    def opens(folder: Path) -> DocumentStore:
+        """Each folder's documents lie in a schema of their own."""
+        with postgresql_server.connect() as connection:
+            connection.exec_driver_sql("CREATE EXTENSION IF NOT EXISTS vector")
+            connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {folder.name}")
+        url = sa.make_url(postgresql).update_query_dict({"options": f"-c search_path={folder.name},public"})
+        return SqlDocuments(url.render_as_string(hide_password=False))
+
+    answers_as_a_plain_model_does(Machine, opens, 15)
+
+
+def answers_as_a_plain_model_does(machine: type[Machine], opens: Opens, examples: int) -> None:
+    of_this = type("OfThis", (machine,), {"opens": staticmethod(opens)})
     run_state_machine_as_test(of_this, settings=settings(max_examples=examples, stateful_step_count=15, deadline=None))

@@ -129,6 +129,13 @@ class Bridged(StoreOfRecord):
     async def revision(self) -> str:
         return await self._record.revision()
 
+    async def verify(self) -> list[str]:
+        return await self._record.verify()
+
+    async def compact(self) -> None:
+        """Leave nothing of what was deleted in the files of the record; the vector store's are its own affair."""
+        await self._record.compact()
+
     async def close(self) -> None:
         """Close the record; the vector store is left to who made it."""
         building = self._building

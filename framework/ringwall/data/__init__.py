@@ -28,6 +28,7 @@ from ringwall.data.receiving import InProcess, MayReceive, receiver_of
 from ringwall.data.retrieve import Retriever, Rewriter, Trail
 from ringwall.data.splitting import ByKind, CountsTokens, Passage, Splitter, TextSplitter, split
 from ringwall.data.stages import Decay, Distinct, Fold, Mmr, Neighbours, Rerank, Reranker, Search, Stage
+from ringwall.data.workers import Workers
 
 __all__ = [
     "BesideIt",
@@ -77,6 +78,7 @@ __all__ = [
     "Trail",
     "Unchanged",
     "Vector",
+    "Workers",
     "first_of",
     "front_matter_readers",
     "fuse",

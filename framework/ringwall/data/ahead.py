@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def ahead(items: AsyncIterator[T], room: int = 2) -> AsyncGenerator[T, None]:
+async def ahead(items: AsyncGenerator[T, None], room: int = 2) -> AsyncGenerator[T, None]:
     """The same items in the same order, up to `room` of them made before they are asked for.
 
-    What `items` raises is raised in its place; leaving early cancels what was begun.
+    What `items` raises is raised in its place; leaving early cancels what was begun, and closes `items`.
     """
     queue: asyncio.Queue[T | BaseException | None] = asyncio.Queue(room)
 
     async def fill() -> None:
         try:
-            async for item in items:
-                await queue.put(item)
+            async with contextlib.aclosing(items):
+                async for item in items:
+                    await queue.put(item)
         except Exception as error:  # noqa: BLE001 (it is raised where the item would have been used)
             await queue.put(error)
         else:

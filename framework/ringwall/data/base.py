@@ -229,6 +229,10 @@ class StoreOfRecord(DocumentStore):
     async def compact(self) -> None:
         """Leave nothing of what was deleted in any file; nothing to do unless the store keeps some."""
 
+    async def verify(self) -> list[str]:
+        """What is wrong with what a store keeps besides its chunks, a sentence each; empty if nothing is."""
+        return []
+
 
 @runtime_checkable
 class Embeddings(Protocol):

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
 
-from ringwall.data.base import Chunk, Embeddings, StoreOfRecord
+from ringwall.data.base import Chunk, Embeddings, StoreOfRecord, Vector
 from ringwall.data.duplicates import Copies as Copies
 from ringwall.data.duplicates import Copy as Copy
 from ringwall.data.duplicates import duplicates as duplicates
 from ringwall.data.manifest import Manifest
+from ringwall.data.preparation import embedded
 from ringwall.data.receiving import PUBLIC_ONLY, check_may_embed
+from ringwall.data.workers import Workers
+from ringwall.errors import WorkerDied
 from ringwall.principal import ACL, Grants
 from ringwall.schema import JSON, canonical, digest
+
+_SENT: Final = 256
+"""Passages that a worker is sent at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +40,13 @@ async def verify(store: StoreOfRecord, manifest: Manifest | None = None) -> Chec
     """Read all that a store holds and check it.
 
     Every chunk has readers and a range, either all have vectors or none has, all of one dimension; no passage of
-    a document is missing; with a `manifest`, the store holds just what it says, with the readers it says.
+    a document is missing; with a `manifest`, the store holds just what it says, with the readers it says. What the
+    store itself finds comes first. Raises `StoreError` where it is too damaged to be read.
     """
     seen = _Seen()
     async for batch in store.scan():
         seen.add(batch)
-    findings = [*seen.findings(), *(() if manifest is None else seen.differences(manifest))]
+    findings = [*await store.verify(), *seen.findings(), *(() if manifest is None else seen.differences(manifest))]
     return Checked(len(seen.passages), seen.passages.total(), tuple(findings))
 
 
@@ -46,18 +56,19 @@ async def copy(
     *,
     embeddings: Embeddings | None = None,
     embedder_holds: Grants = PUBLIC_ONLY,
+    workers: Workers | None = None,
 ) -> int:
     """Put all that `source` holds into `target` too; return the number of chunks.
 
-    With `embeddings` each passage gets a new vector on the way. What is written to `source` meanwhile may be in the
-    copy or not. Raises `StoreError`, and `FlowDenied` when an embedder elsewhere would be sent what somebody who holds
-    `embedder_holds` may not read.
+    With `embeddings` each passage gets a new vector on the way, from `workers` if there are any. What is written to
+    `source` meanwhile may be in the copy or not. Raises `StoreError`, `WorkerDied` for a passage that lets workers
+    die, and `FlowDenied` when an embedder elsewhere would be sent what a holder of `embedder_holds` may not read.
     """
     copied = 0
-    async for batch in source.scan():
-        chunks = batch if embeddings is None else await asyncio.to_thread(_embedded, batch, embeddings, embedder_holds)
-        await target.upsert(chunks)
-        copied += len(batch)
+    async with contextlib.aclosing(_embedded(source.scan(), embeddings, embedder_holds, workers)) as batches:
+        async for chunks in batches:
+            await target.upsert(chunks)
+            copied += len(chunks)
     return copied
 
 
@@ -80,7 +91,8 @@ async def catch_up(
     async for batch in source.scan():
         new = [chunk for chunk in batch if held.pop(chunk.id, ("", ""))[0] != _but_its_vector(chunk)]
         if new:
-            await target.upsert(await asyncio.to_thread(_embedded, new, embeddings, embedder_holds))
+            async for chunks in _embedded(_one(new), embeddings, embedder_holds):
+                await target.upsert(chunks)
         done += len(new)
         told(len(batch))
     gone = {document for _, document in held.values()}
@@ -163,11 +175,63 @@ class _Seen:
         return found + [f"{name!r} is in the store and was not ingested" for name in self.passages if name not in known]
 
 
-def _embedded(chunks: Sequence[Chunk], embeddings: Embeddings, holds: Grants) -> list[Chunk]:
-    for chunk in chunks:
-        check_may_embed(embeddings, chunk.readers, holds, chunk.document)
-    vectors = embeddings.embed_documents([chunk.text for chunk in chunks])
-    return [replace(chunk, vector=tuple(vector)) for chunk, vector in zip(chunks, vectors, strict=True)]
+async def _embedded(
+    batches: AsyncIterator[Sequence[Chunk]],
+    embeddings: Embeddings | None,
+    holds: Grants,
+    workers: Workers | None = None,
+) -> AsyncGenerator[Sequence[Chunk], None]:
+    """The same chunks with new vectors, if there is what makes them."""
+    if embeddings is None:
+        async for chunks in batches:
+            yield chunks
+        return
+    embed = partial(_vectors, embeddings)
+    permitted = _permitted(batches, embeddings, holds)
+    if workers is None:
+        async for chunks in permitted:
+            yield _with_vectors(chunks, await asyncio.to_thread(embed, [chunk.text for chunk in chunks]))
+        return
+    sent: deque[Sequence[Chunk]] = deque()
+    async with contextlib.aclosing(workers.each(embed, _texts(permitted, sent))) as done:
+        async for _, vectors in done:
+            yield _with_vectors(sent.popleft(), vectors)
+
+
+async def _permitted(
+    batches: AsyncIterator[Sequence[Chunk]], embeddings: Embeddings, holds: Grants
+) -> AsyncIterator[Sequence[Chunk]]:
+    """The same chunks, each looked at before anything of it is sent."""
+    async for chunks in batches:
+        for chunk in chunks:
+            check_may_embed(embeddings, chunk.readers, holds, chunk.document)
+        yield chunks
+
+
+async def _one(chunks: Sequence[Chunk]) -> AsyncIterator[Sequence[Chunk]]:
+    yield chunks
+
+
+async def _texts(batches: AsyncIterator[Sequence[Chunk]], sent: deque[Sequence[Chunk]]) -> AsyncIterator[Sequence[str]]:
+    """What is sent of chunks, some at a time; they themselves are kept in `sent` until their vectors come back."""
+    async for batch in batches:
+        for first in range(0, len(batch), _SENT):
+            sent.append(batch[first : first + _SENT])
+            yield [chunk.text for chunk in sent[-1]]
+
+
+def _vectors(embeddings: Embeddings, texts: Sequence[str]) -> list[Vector]:
+    vectors = embedded(embeddings, texts)
+    return [vectors[text] for text in texts]
+
+
+def _with_vectors(chunks: Sequence[Chunk], vectors: Sequence[Vector | WorkerDied]) -> list[Chunk]:
+    fresh: list[Chunk] = []
+    for chunk, vector in zip(chunks, vectors, strict=True):
+        if isinstance(vector, WorkerDied):
+            raise vector
+        fresh.append(replace(chunk, vector=vector))
+    return fresh
 
 
 def _but_its_vector(chunk: Chunk) -> str:

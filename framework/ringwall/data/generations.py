@@ -323,6 +323,10 @@ class LatestStore(StoreOfRecord):
         async with self._generations.reading() as now:
             return await now.pair.store.revision()
 
+    async def verify(self) -> list[str]:
+        async with self._generations.reading() as now:
+            return await now.pair.store.verify()
+
     async def compact(self) -> None:
         async with self._generations.writing() as now:
             await now.pair.store.compact()
@@ -347,6 +351,10 @@ class LatestEmbeddings:
             return getattr(self._generations.now().pair.embeddings, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[Embeddings | None]]:
+        """In another process it is the embedder that holds now; once another does, what that made is made anew."""
+        return _as_it_is, (self._generations.now().pair.embeddings,)
+
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """The vector of each text, in order."""
         return self._generations.now().embedded(texts)
@@ -362,6 +370,10 @@ class LatestEmbeddings:
     async def aembed_query(self, text: str) -> list[float]:
         """The same, as LangChain's vector stores ask for it."""
         return await asyncio.to_thread(self.embed_query, text)
+
+
+def _as_it_is(embeddings: Any) -> Any:
+    return embeddings
 
 
 def _stamp(folder: Path) -> object:

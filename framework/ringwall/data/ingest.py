@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING
 
-from ringwall.data.admit import (
-    Pending,
-    Readers,
-    in_tenant,
-)
+from ringwall.data.admit import Pending, Readers, in_tenant
 from ringwall.data.base import DocumentStore, Embeddings
 from ringwall.data.ingestion import Ingestion
 from ringwall.data.manifest import Manifest
 from ringwall.data.outcome import IngestReport, Outcome, Refused
+from ringwall.data.preparation import Preparation
 from ringwall.data.receiving import PUBLIC_ONLY
 from ringwall.data.splitting import ByKind, Splitter, TextSplitter, by_kind, split
+from ringwall.data.workers import Workers
 from ringwall.errors import InvalidInput
 from ringwall.principal import Grants
 
@@ -30,6 +28,8 @@ class Ingestor:
     or one for each kind of document (`ByKind`).
     With a `manifest` a document whose content is known is not read, cut or embedded again, and one that only has
     other readers gets those; without one all is done anew.
+    With `workers` they read, split and embed; otherwise threads of this process do. The store and the manifest stay
+    here either way, and the outcome is the same.
 
     An embedder elsewhere is sent documents that somebody who holds `embedder_holds` may read; others are refused.
     """
@@ -41,11 +41,11 @@ class Ingestor:
         splitter: Splitter | TextSplitter | ByKind = split,
         *,
         manifest: Manifest | None = None,
+        workers: Workers | None = None,
         embedder_holds: Grants = PUBLIC_ONLY,
     ) -> None:
         self._store, self._embeddings, self._split = store, embeddings, by_kind(splitter)
-        self._embedder_holds = embedder_holds
-        self._kept = manifest
+        self._kept, self._workers, self._embedder_holds = manifest, workers, embedder_holds
 
     async def ingest(
         self,
@@ -82,15 +82,14 @@ class Ingestor:
         With a `tenant`, readers are that tenant's, and so are documents: `menu.md` is stored as `acme::menu.md`,
         so that two tenants never replace each other's.
 
-        Raises `StoreError` when the store fails, what the embedder raises when it does, and `InvalidInput` for
-        `all_of` without a manifest that lasts.
+        Raises `StoreError` when the store fails, what the embedder raises when it does, `InvalidInput` for `all_of`
+        without a manifest that lasts, and `ConfigurationError` if workers cannot be sent what they need.
         """
         if all_of is not None and not (self._kept and self._kept.lasts):
             raise InvalidInput("`all_of` without a manifest", hint="give the ingestor a `Manifest(path)`")
         manifest = self._kept or Manifest()
-        ingestion = Ingestion(
-            self._store, self._embeddings, self._split, manifest, readers, tenant, self._embedder_holds
-        )
+        preparation = Preparation(self._embeddings, self._split, readers, tenant, self._embedder_holds)
+        ingestion = Ingestion(self._store, manifest, preparation, self._workers)
         try:
             async for outcome in ingestion.run(iter(documents)):
                 yield outcome

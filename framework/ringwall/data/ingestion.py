@@ -1,99 +1,54 @@
 """One ingestion, from its first document to its last.
 
-Three stages work at the same time: documents are read and split, passages embedded, batches stored.
+Three stages work at the same time: documents are read and split, passages embedded, batches stored. What is known of
+a document, and in which order all comes, is settled here; `Preparation` does the rest, in this process or elsewhere.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from bisect import bisect_right
-from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ringwall.data.admit import (
-    Admitted,
-    Pending,
-    Readers,
-    admit,
-    content_of,
-    loaded,
-    name_of,
-    readers_of,
-    stored_name,
-    tell_by_name,
-)
+from ringwall.data.admit import content_of, name_of, stored_name
 from ringwall.data.ahead import ahead
-from ringwall.data.base import Chunk, DocumentStore, Embeddings, Scalar, StoreOfRecord, Vector
-from ringwall.data.frontmatter import body_start
+from ringwall.data.base import DocumentStore, StoreOfRecord
 from ringwall.data.manifest import Entry, Manifest
-from ringwall.data.outcome import Ingested, Outcome, Refused, Relabelled, Removed, Unchanged
-from ringwall.data.receiving import check_may_embed
-from ringwall.data.splitting import ByKind
-from ringwall.data.vectors import check_vector
-from ringwall.errors import FlowDenied, InvalidInput
-from ringwall.principal import ACL, TENANT_MARK, Grants
-from ringwall.schema import canonical, digest
+from ringwall.data.outcome import Ingested, Outcome, Refused, Relabelled, Removed
+from ringwall.data.preparation import READ_AHEAD, Job, Order, Preparation
+from ringwall.data.vectors import check_vectors
+from ringwall.data.workers import Workers
+from ringwall.errors import InvalidInput, WorkerDied
+from ringwall.principal import ACL, TENANT_MARK
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
+
+    from ringwall.data.admit import Pending
 
 T = TypeVar("T")
 
 _BATCH: Final = 1024
 """Passages stored at a time, at least."""
 
-_EMBEDDED: Final = 128
-"""Passages embedded at a time, at most."""
-
 _MOST_DOCUMENTS: Final = 1000
 """Documents stored at a time, at most: there may be many with few words, or none."""
 
-_READ_AHEAD: Final = 8
-"""Files read side by side."""
-
-_PROBE: Final = (
-    "# A heading\n\nA sentence, and another one.\n\n" * 40
-    + "| a | b |\n| --- | --- |\n"
-    + "| cell | 1 |\n" * 80
-    + "\n```python\n"
-    + "def function(x):\n    return x\n\n\n" * 40
-    + "```\n"
-)
-"""What tells one way of cutting and embedding from another; it says nothing, so any embedder may read it."""
-
-
-@dataclass(slots=True)
-class _Job:
-    """One document on its way; `outcome` is there as soon as it is settled."""
-
-    name: str
-    outcome: Outcome | None = None
-    content: str = ""
-    readers: ACL | None = None
-    chunks: Sequence[Chunk] | None = None
-    passages: int = 0
+_LOAD: Final = 100_000
+"""Characters that a worker is sent at a time, at least: some 50 ms of work for a fast embedder."""
 
 
 class Ingestion:
     """What is done to the documents that come, and what became of each."""
 
     def __init__(
-        self,
-        store: DocumentStore,
-        embeddings: Embeddings | None,
-        splitter: ByKind,
-        manifest: Manifest,
-        readers: Readers,
-        tenant: str,
-        embedder_holds: Grants,
+        self, store: DocumentStore, manifest: Manifest, preparation: Preparation, workers: Workers | None
     ) -> None:
-        self._store, self._embeddings, self._split, self._manifest = store, embeddings, splitter, manifest
-        self._readers, self._tenant, self._embedder_holds = readers, tenant, embedder_holds
+        self._store, self._manifest, self._preparation, self._workers = store, manifest, preparation, workers
+        self._tenant = preparation.tenant
         self._recipe = ""
         self._unlisted: list[str] = []
         self._dimension: int | None = None
@@ -103,16 +58,14 @@ class Ingestion:
     ) -> AsyncGenerator[Outcome, None]:
         self._manifest.start()
         await self._doubt()
-        self._recipe = await asyncio.to_thread(self._how) if self._manifest.lasts else ""
-        with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="ringwall-ingest") as pool:
-            jobs = self._jobs(documents, pool)
-            batches = ahead(_in_thread(lambda: self._gather(jobs)))
-            embedded = ahead(_each(batches, self._embed))
-            async with contextlib.aclosing(embedded), contextlib.aclosing(batches):
-                async for batch in embedded:
-                    for job in await self._store_all(batch):
-                        assert job.outcome is not None
-                        yield job.outcome
+        self._recipe = await asyncio.to_thread(self._preparation.fingerprint) if self._manifest.lasts else ""
+        orders = map(self._order, documents)
+        prepared = self._here(orders) if self._workers is None else self._elsewhere(orders, self._workers)
+        async with contextlib.aclosing(ahead(prepared, room=1)) as batches:
+            async for batch in batches:
+                for job in await self._store_all(batch):
+                    assert job.outcome is not None
+                    yield job.outcome
 
     async def remove_unseen(self, prefix: str) -> AsyncGenerator[Outcome, None]:
         known = await asyncio.to_thread(lambda: list(self._manifest.unseen(prefix)))
@@ -139,68 +92,28 @@ class Ingestion:
         if not self._manifest.lasts or not isinstance(self._store, StoreOfRecord):
             return
         if self._manifest.revision != await self._store.revision():
-            held: Counter[str] = Counter()
             async for batch in self._store.scan():
-                held.update(chunk.document for chunk in batch)
-            self._manifest.doubt(held)
+                self._manifest.hold(Counter(chunk.document for chunk in batch))
+            self._manifest.doubt()
 
-    def _how(self) -> str:
-        """What this way of cutting and embedding does to a text: another splitter or embedder does another thing."""
-        return f"{digest(canonical(self._split.recipe(_PROBE)))}:{fingerprint(self._embeddings)}"
+    # What is wanted, in a thread: only here is it known what came before
 
-    # Reading and splitting, in a thread
-
-    def _gather(self, jobs: Iterator[_Job]) -> list[_Job]:
-        """The next documents, as many as make a batch; none at the end."""
-        batch: list[_Job] = []
-        passages = 0
-        for job in jobs:
-            batch.append(job)
-            passages += len(job.chunks or ())
-            if passages >= _BATCH or len(batch) >= _MOST_DOCUMENTS:
-                break
-        return batch
-
-    def _jobs(
-        self, documents: Iterator[Document | tuple[str, str] | Pending | Refused], pool: Executor
-    ) -> Iterator[_Job]:
-        """What is to be done about each document, in order; some that must be read first are read side by side."""
-        waiting: deque[_Job | Future[_Job]] = deque()
-        for document in documents:
-            waiting.append(self._job(document, pool))
-            while waiting and (isinstance(waiting[0], _Job) or len(waiting) > _READ_AHEAD):
-                yield _ready(waiting.popleft())
-        while waiting:
-            yield _ready(waiting.popleft())
-
-    def _job(self, document: Document | tuple[str, str] | Pending | Refused, pool: Executor) -> _Job | Future[_Job]:
+    def _order(self, document: Document | tuple[str, str] | Pending | Refused) -> Order | Job:
+        """What is to be done about a document, or what became of it if nothing is."""
         came_as = name_of(document)
         try:
             name = self._see(came_as)
             if isinstance(document, Refused):
                 if came_as.endswith("/"):
                     self._unlisted.append(f"{name.rstrip('/')}/")
-                return _Job(came_as, document)
+                return Job(came_as, document)
             known = self._manifest.find(name)
             content = content_of(document)
+            same = known if known and known.content == content and known.recipe == self._recipe else None
+            order = Order(document, came_as, name, content, same)
+            return self._preparation.unread(order) or order
         except InvalidInput as error:
-            return _Job(came_as, document if isinstance(document, Refused) else Refused(came_as, error))
-        same = known if known and known.content == content and known.recipe == self._recipe else None
-        if isinstance(document, Pending):
-            return pool.submit(self._worked_out, document, came_as, name, content, same)
-        return self._worked_out(document, came_as, name, content, same)
-
-    def _worked_out(
-        self, document: Document | tuple[str, str] | Pending, came_as: str, name: str, content: str, same: Entry | None
-    ) -> _Job:
-        try:
-            if same:
-                return self._known(document, came_as, same)
-            admitted = admit(loaded(document), came_as, self._readers, self._tenant)
-            check_may_embed(self._embeddings, admitted.readers, self._embedder_holds, came_as)
-            return _Job(name, None, content, admitted.readers, self._chunks(admitted))
-        except (InvalidInput, FlowDenied) as error:
-            return _Job(came_as, Refused(came_as, error))
+            return Job(came_as, document if isinstance(document, Refused) else Refused(came_as, error))
 
     def _see(self, came_as: str) -> str:
         name = stored_name(came_as, self._tenant)
@@ -208,66 +121,38 @@ class Ingestion:
             raise InvalidInput(f"a second document {came_as!r}", expected="one document for each id")
         return name
 
-    def _known(self, document: Document | tuple[str, str] | Pending, came_as: str, known: Entry) -> _Job:
-        """A document whose text is in the store already: all there is to do is to give it other readers."""
-        if isinstance(document, Pending) and tell_by_name(self._readers):
-            from langchain_core.documents import Document as LangChainDocument
+    # Reading, splitting and embedding
 
-            unread = LangChainDocument(id=came_as, page_content="", metadata={"source": came_as})
-            if readers_of(unread, came_as, self._readers, self._tenant) == known.readers:
-                return _Job(known.name, Unchanged(known.name))
-        readers = readers_of(loaded(document), came_as, self._readers, self._tenant)
-        if readers == known.readers:
-            return _Job(known.name, Unchanged(known.name))
-        return _Job(known.name, None, known.content, readers, passages=known.passages)
+    async def _here(self, orders: Iterator[Order | Job]) -> AsyncGenerator[list[Job], None]:
+        """In threads: batches are read while the one before is embedded.
 
-    def _chunks(self, document: Admitted) -> list[Chunk]:
-        body, describe = body_start(document.text), _descriptions(document.metadata)
-        return [
-            Chunk(
-                f"{document.name}#{number}",
-                document.name,
-                passage.text,
-                document.readers,
-                start=passage.start + body,
-                end=passage.end + body,
-                metadata={**passage.metadata, **describe(passage.start + body)},
-            )
-            for number, passage in enumerate(self._split.of(document.name)(document.text[body:]))
-        ]
-
-    # Embedding, in a thread
-
-    def _embed(self, jobs: list[_Job]) -> list[_Job]:
-        """Give every passage its vector; equal passages are embedded once.
-
-        Passages of like length go together: most embedders treat a batch as if all were as long as the longest.
+        Each stage has a thread of its own, since memory that one thread gave back is not used by the others.
         """
-        if self._embeddings is None:
-            return jobs
-        texts = sorted({chunk.text for job in jobs for chunk in job.chunks or ()}, key=lambda text: (len(text), text))
-        vectors: dict[str, Vector] = {}
-        for first in range(0, len(texts), _EMBEDDED):
-            some = texts[first : first + _EMBEDDED]
-            vectors.update(zip(some, map(tuple, self._embeddings.embed_documents(some)), strict=True))
-        for job in jobs:
-            if job.chunks:
-                self._give_vectors(job, job.chunks, vectors)
-        return jobs
+        with ThreadPoolExecutor(READ_AHEAD) as fetching, _one_thread() as reading, _one_thread() as embedding:
+            jobs = self._preparation.read_all(orders, fetching)
+            async with contextlib.aclosing(ahead(_made_in(reading, lambda: _gather(jobs)))) as batches:
+                async for batch in batches:
+                    yield await _run_in(embedding, lambda: self._preparation.embed(batch))  # noqa: B023 (run at once)
 
-    def _give_vectors(self, job: _Job, chunks: Sequence[Chunk], vectors: dict[str, Vector]) -> None:
-        try:
-            for chunk in chunks:
-                self._dimension = check_vector(vectors[chunk.text], self._dimension, of=f"chunk {chunk.id!r}")
-        except InvalidInput as error:
-            job.chunks, job.outcome = None, Refused(job.name, error)
-        else:
-            job.chunks = [replace(chunk, vector=vectors[chunk.text]) for chunk in chunks]
+    async def _elsewhere(self, orders: Iterator[Order | Job], workers: Workers) -> AsyncGenerator[list[Job], None]:
+        """By workers, each with some documents at a time."""
+        batch: list[Job] = []
+        with _one_thread() as reading:
+            loads = _made_in(reading, lambda: _load(orders))
+            async with contextlib.aclosing(workers.each(self._preparation, loads)) as done:
+                async for asked, made in done:
+                    batch += map(_made, asked, made)
+                    if len(batch) >= _MOST_DOCUMENTS or sum(len(job.chunks or ()) for job in batch) >= _BATCH:
+                        yield batch
+                        batch = []
+        if batch:
+            yield batch
 
     # Storing
 
-    async def _store_all(self, jobs: list[_Job]) -> list[_Job]:
+    async def _store_all(self, jobs: list[Job]) -> list[Job]:
         """Store a batch: said to the manifest before, and after the store has answered."""
+        await asyncio.to_thread(self._check_vectors, jobs)
         new = [job for job in jobs if job.chunks is not None]
         relabelled = [job for job in jobs if job.outcome is None and job.chunks is None]
         open_jobs = [*new, *relabelled]
@@ -284,7 +169,15 @@ class Ingestion:
             await asyncio.to_thread(self._manifest.finish, entries)
         return jobs
 
-    async def _replace(self, jobs: list[_Job]) -> None:
+    def _check_vectors(self, jobs: list[Job]) -> None:
+        """Refuse documents with a vector that no store can keep, or of another dimension than those before."""
+        for job in jobs:
+            try:
+                self._dimension = check_vectors(job.chunks or (), self._dimension)
+            except InvalidInput as error:
+                job.chunks, job.outcome = None, Refused(job.name, error)
+
+    async def _replace(self, jobs: list[Job]) -> None:
         chunks = [chunk for job in jobs for chunk in job.chunks or ()]
         try:
             if jobs:
@@ -300,8 +193,8 @@ class Ingestion:
             job.passages = len(job.chunks or ())
             job.outcome = Ingested(job.name, job.passages)
 
-    async def _relabel(self, jobs: list[_Job]) -> None:
-        by_readers: dict[ACL, list[_Job]] = {}
+    async def _relabel(self, jobs: list[Job]) -> None:
+        by_readers: dict[ACL, list[Job]] = {}
         for job in jobs:
             assert job.readers is not None
             by_readers.setdefault(job.readers, []).append(job)
@@ -311,40 +204,44 @@ class Ingestion:
                 job.outcome = Relabelled(job.name, readers)
 
 
-def fingerprint(embeddings: Embeddings | None) -> str:
-    """What tells one embedder from another: what it makes of a text as a passage and as a question."""
-    if embeddings is None:
-        return digest("")
-    vectors = [*embeddings.embed_documents([_PROBE]), embeddings.embed_query(_PROBE)]
-    return digest(canonical([[round(float(x), 2) for x in vector] for vector in vectors]))
+def _gather(jobs: Iterator[Job]) -> list[Job]:
+    """The next jobs, as many as make a batch; none at the end."""
+    batch: list[Job] = []
+    passages = 0
+    for job in jobs:
+        batch.append(job)
+        passages += len(job.chunks or ())
+        if passages >= _BATCH or len(batch) >= _MOST_DOCUMENTS:
+            break
+    return batch
 
 
-def _descriptions(metadata: Mapping[str, Scalar]) -> Callable[[int], Mapping[str, Scalar]]:
-    """The metadata of a passage that begins at a place: the document's, and the number of its page, from 1.
-
-    Readers of files say where pages begin in `pages`: a JSON list of character offsets.
-    """
-    try:
-        begins = json.loads(str(metadata.get("pages", "")))
-    except ValueError:
-        begins = None
-    if not isinstance(begins, list) or not all(isinstance(begin, int) for begin in begins):
-        return lambda place: metadata
-    offsets, rest = begins, {k: v for k, v in metadata.items() if k != "pages"}
-    return lambda place: {**rest, "page": bisect_right(offsets, place)}
+def _load(orders: Iterator[Order | Job]) -> list[Order | Job]:
+    """The next orders, as many as a worker is sent at a time; none at the end."""
+    load: list[Order | Job] = []
+    characters = 0
+    for order in orders:
+        load.append(order)
+        characters += order.size if isinstance(order, Order) else 0
+        if characters >= _LOAD or len(load) >= _MOST_DOCUMENTS:
+            break
+    return load
 
 
-def _ready(job: _Job | Future[_Job]) -> _Job:
-    return job if isinstance(job, _Job) else job.result()
+def _made(order: Order | Job, made: Job | WorkerDied) -> Job:
+    """What a worker made of an order; a document that lets workers die is refused."""
+    return made if isinstance(made, Job) else Job(order.name, Refused(order.name, made))
 
 
-async def _in_thread(make: Callable[[], list[T]]) -> AsyncIterator[list[T]]:
-    """What `make` makes, each in a thread, until it makes nothing."""
-    while made := await asyncio.to_thread(make):
+def _one_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="ringwall-ingest")
+
+
+async def _run_in(thread: Executor, work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+
+async def _made_in(thread: Executor, make: Callable[[], list[T]]) -> AsyncGenerator[list[T], None]:
+    """What `make` makes, until it makes nothing."""
+    while made := await _run_in(thread, make):
         yield made
-
-
-async def _each(items: AsyncIterator[T], work: Callable[[T], T]) -> AsyncIterator[T]:
-    """`work` done on each, in a thread."""
-    async for item in items:
-        yield await asyncio.to_thread(work, item)

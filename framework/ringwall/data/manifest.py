@@ -6,7 +6,7 @@ import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -23,6 +23,8 @@ _SCHEMA: Final = """
         passages INTEGER NOT NULL, done INTEGER NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TEMP TABLE seen (name TEXT PRIMARY KEY) WITHOUT ROWID;
+    CREATE TEMP TABLE held (name TEXT PRIMARY KEY, passages INTEGER NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -47,8 +49,8 @@ class Manifest:
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
+        self._path = path
         self._lock = threading.Lock()
-        self._seen: set[int] = set()
         self._file = None if path is None else _taken(Path(path))
         self.lasts = path is not None
         """Whether it is still there for the next process."""
@@ -68,23 +70,25 @@ class Manifest:
         return _entry(row) if row else None
 
     def see(self, name: str) -> bool:
-        """Note that a document is there now; False if it was seen before, since the last `start`.
-
-        64 bits of each name are kept: of a million documents one is mistaken for another once in 37 million times.
-        """
-        before = len(self._seen)
-        self._seen.add(hash(name))
-        return len(self._seen) > before
+        """Note that a document is there now; False if it was seen before, since the last `start`."""
+        with self._guarded() as db:
+            return db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (name,)).rowcount == 1
 
     def start(self) -> None:
-        """Begin to see anew."""
-        self._seen.clear()
+        """Begin to see, and to note, anew."""
+        with self._guarded() as db:
+            db.execute("DELETE FROM seen")
+            db.execute("DELETE FROM held")
+            db.commit()
 
     def unseen(self, prefix: str) -> Iterator[str]:
         """The documents in the store whose names begin with `prefix` and that were not seen."""
         with self._guarded() as db:
-            rows = db.execute("SELECT name FROM documents WHERE substr(name, 1, ?) = ?", (len(prefix), prefix))
-            return iter([name for (name,) in rows if hash(name) not in self._seen])
+            rows = db.execute(
+                "SELECT name FROM documents WHERE substr(name, 1, ?) = ? AND name NOT IN (SELECT name FROM seen)",
+                (len(prefix), prefix),
+            )
+            return iter([name for (name,) in rows])
 
     def entries(self) -> Iterator[Entry]:
         """All documents that are done."""
@@ -121,12 +125,21 @@ class Manifest:
             db.executemany("DELETE FROM documents WHERE name = ?", [(name,) for name in names])
             db.commit()
 
-    def doubt(self, passages: dict[str, int]) -> None:
-        """Have every document done again of which the store holds another number of passages than it should."""
+    def hold(self, passages: Mapping[str, int]) -> None:
+        """Note that the store holds so many passages of these documents, besides what was noted before."""
         with self._guarded() as db:
-            known = db.execute("SELECT name, passages FROM documents WHERE done").fetchall()
-            lost = [(name,) for name, count in known if passages.get(name, 0) != count]
-            db.executemany("UPDATE documents SET done = 0 WHERE name = ?", lost)
+            db.executemany(
+                "INSERT INTO held VALUES (?, ?) ON CONFLICT DO UPDATE SET passages = passages + excluded.passages",
+                passages.items(),
+            )
+
+    def doubt(self) -> None:
+        """Have every document done again of which another number of passages was noted than it should have."""
+        with self._guarded() as db:
+            db.execute(
+                "UPDATE documents SET done = 0 WHERE done AND passages != "
+                "coalesce((SELECT held.passages FROM held WHERE held.name = documents.name), 0)"
+            )
             db.commit()
 
     def embedded_anew(self, before: str, now: str) -> None:
@@ -166,7 +179,7 @@ class Manifest:
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, _errors("it"):
+        with self._lock, _errors(self._path):
             try:
                 yield self._db
             except sqlite3.Error:

@@ -24,7 +24,8 @@ def check_vector(vector: Vector, dimension: int | None, *, of: str) -> int:
             expected=f"{dimension or 'at least one'}",
             hint="embed questions and documents with one and the same model",
         )
-    if not (min(vector) >= -_LARGEST and max(vector) <= _LARGEST and sum(vector) == sum(vector)):  # NaN is not itself
+    # The length is the quickest to tell, and at least as large as each number in it; NaN is never less.
+    if not math.hypot(*vector) <= _LARGEST and not all(-_LARGEST <= number <= _LARGEST for number in vector):
         raise InvalidInput(
             f"the vector of {of} holds NaN, infinity or a number too large",
             expected="finite 32-bit numbers",

@@ -1,0 +1,5 @@
+"""Bulk ingestion and re-embedding on Ray."""
+
+from ringwall_ray.workers import RayWorkers
+
+__all__ = ["RayWorkers"]
