@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
-_LONGEST, _SHORTEST = 6, 3
+_LONGEST, _SHORTEST = 6, 4
 """Tokens that must be the same before a guess is made."""
 
 _SIZES: Final = (0, 2, 4, 7, 11, 15)
 _MEMORY: Final = 0.9
-_RIGHT_BEFORE, _WRONG_BEFORE = 4.0, 0.5
-"""What is supposed to have been seen before anything was: nine in ten guesses right."""
+_RIGHT_BEFORE, _WRONG_BEFORE = 2.0, 0.5
+"""What is supposed to have been seen before anything was: four in five guesses right, and soon unlearnt."""
 
 _DEFAULT_ROW: Final = 0.5
 """What a further row costs beside the first, until it was measured."""

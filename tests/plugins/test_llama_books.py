@@ -128,7 +128,7 @@ def test_a_guess_is_what_followed_the_same_words_before(tokens: list[int], most:
     guess = Lookup(tokens).guess(Step(), 1, most)
     assert len(guess) <= most
     if guess:
-        places = [n for n in range(3, len(tokens)) if tokens[n - 3 : n] == tokens[-3:]]
+        places = [n for n in range(4, len(tokens)) if tokens[n - 4 : n] == tokens[-4:]]
         assert any(tokens[n : n + len(guess)] == guess for n in places)
 
 
