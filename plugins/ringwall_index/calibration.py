@@ -30,11 +30,8 @@ _KEPT_BY_CODES: Final = 0.9
 _WANTED: Final = 0.975
 """The recall that must come out on these questions, which are harder than most."""
 
-_PLENTY: Final = 0.985
-"""With more recall than this the estimates are too careful: looking less far is tried."""
-
 _WIDER: Final = 1.3
-_ATTEMPTS: Final = 6
+_WIDENINGS: Final = 6
 
 _SHARES: Final = (1.0, 0.3, 0.1, 0.03, 0.01)
 _NEARBY: Final = (0.3, 0.1)
@@ -57,7 +54,7 @@ def calibrate(segment: Segment) -> None:
     truths = [_Truth.of(flags, segment, questions) for flags in _permitted(clusters) if flags.sum() > _K]
     with one_thread():
         segment.traits = _estimates(segment, clusters, shelves, questions, truths)
-        _fit(segment, questions)
+        _widen(segment, questions)
         segment.traits = _scan_costs(segment, clusters, shelves, questions)
         segment.traits = _cluster_costs(segment, questions)
 
@@ -173,26 +170,19 @@ def _fetched(truth: _Truth, lists: Lists, head: Floats, dimension: int, error: f
         biases = np.append(both[dimension:], np.zeros(lists.count, np.float32))[: lists.count]
         _, estimates = lists.scan(both[:dimension].copy(), np.arange(lists.count), biases, within, _MOST_FETCHED)
         needed.append(int((estimates >= bar - error).sum()))
-    return _bounded(float(np.quantile(needed, _FETCHED_ONCE)) + 1)
+    return int(np.clip(np.quantile(needed, _FETCHED_ONCE) + 1, _LEAST_FETCHED, _MOST_FETCHED))
 
 
-def _fit(segment: Segment, questions: _Questions) -> None:
-    """Try the estimates on principals with random classes: look further for too little, less far for plenty."""
-    principals = [_classes(segment, band.share) for band in segment.traits.bands]
-    tried = [(permitted, _Truth.of(permitted[segment.classes], segment, questions)) for permitted in principals]
-    ways: tuple[Way, ...] = ("clusters", "shelves")
-    for way in ways:
-        for _ in range(_ATTEMPTS):
-            if min(_recall(segment, *each, questions, way) for each in tried) >= _WANTED:
+def _widen(segment: Segment, questions: _Questions) -> None:
+    """Try the estimates on principals with random classes; as long as too little is found, look further."""
+    principals = [_classes(segment, share) for share in _SHARES]
+    truths = [_Truth.of(permitted[segment.classes], segment, questions) for permitted in principals]
+    tried = [(permitted, truth) for permitted, truth in zip(principals, truths, strict=True) if truth.flags.sum() > _K]
+    for way in ("clusters", "shelves"):
+        for _ in range(_WIDENINGS):
+            if min((_recall(segment, *each, questions, way) for each in tried), default=1.0) >= _WANTED:
                 break
             segment.traits = _wider(segment.traits, way)
-        for place, each in enumerate(tried):
-            for _ in range(_ATTEMPTS):
-                careful = segment.traits
-                segment.traits = _narrower(careful, way, place)
-                if _recall(segment, *each, questions, way) < _PLENTY:
-                    segment.traits = careful
-                    break
 
 
 def _recall(segment: Segment, permitted: Flags, truth: _Truth, questions: _Questions, way: Way) -> float:
@@ -205,26 +195,14 @@ def _recall(segment: Segment, permitted: Flags, truth: _Truth, questions: _Quest
 
 
 def _wider(traits: Traits, way: Way) -> Traits:
-    bands = tuple(_scaled(band, way, _WIDER) for band in traits.bands)
-    return replace(traits, bands=bands, reach=traits.reach * (_WIDER if way == "clusters" else 1.0))
-
-
-def _narrower(traits: Traits, way: Way, place: int) -> Traits:
-    """The same with less expected of one band."""
-    bands = list(traits.bands)
-    bands[place] = _scaled(bands[place], way, 1 / _WIDER)
-    return replace(traits, bands=tuple(bands))
-
-
-def _scaled(band: Band, way: Way, by: float) -> Band:
-    """The error and the number of candidates that a way expects, so many times as large."""
     if way == "shelves":
-        return replace(band, shelf_error=by * band.shelf_error, shelf_fetched=_bounded(by * band.shelf_fetched))
-    return replace(band, error=by * band.error, fetched=_bounded(by * band.fetched))
-
-
-def _bounded(fetched: float) -> int:
-    return int(np.clip(round(fetched), _LEAST_FETCHED, _MOST_FETCHED))
+        shelves = [
+            replace(band, shelf_error=_WIDER * band.shelf_error, shelf_fetched=round(_WIDER * band.shelf_fetched))
+            for band in traits.bands
+        ]
+        return replace(traits, bands=tuple(shelves))
+    clusters = [replace(band, error=_WIDER * band.error, fetched=round(_WIDER * band.fetched)) for band in traits.bands]
+    return replace(traits, bands=tuple(clusters), reach=_WIDER * traits.reach)
 
 
 def _scan_costs(segment: Segment, clusters: Clusters, shelves: Shelves, questions: _Questions) -> Traits:
