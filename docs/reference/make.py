@@ -207,6 +207,8 @@ def _shown(default: object) -> _Raw:
         return _Raw(repr(dict(default)))
     if isinstance(default, tuple):
         return _Raw(repr(tuple(map(_shown, default))))
+    if isinstance(default, frozenset) and default:
+        return _Raw(f"frozenset({{{', '.join(sorted(map(repr, default)))}}})")
     return _Raw.of(default) if isinstance(default, enum.Enum) or callable(default) else _Raw(repr(default))
 
 

@@ -91,7 +91,11 @@ def _wire_gates(wiring: Wiring, models: Sequence[ModelProvider]) -> None:
     wiring.gate(ProfileStore, GatedProfiles)
     wiring.gate(MemoryStore, GatedMemories)
     wiring.gate(ToolRunner, GatedTools)
-    wiring.run(ModelProvider, partial(_gated_model, model=_one(models)))
+    model = _one(models)
+    if isinstance(model, Router):
+        wiring.run(ModelProvider, partial(_gated_router, router=model))
+    else:
+        wiring.run(ModelProvider, partial(_gated_model, model=model))
     wiring.run(Outlet, _outlet)
     wiring.run(Saved, Saved)
     wiring.run(Checkpoint, _checkpoint)
@@ -102,14 +106,16 @@ def _one(models: Sequence[ModelProvider]) -> ModelProvider:
 
 
 def _gated_model(log: RunLog, model: ModelProvider) -> ModelProvider:
-    """The model behind its gate; of a router each provider behind one of its own."""
-    if not isinstance(model, Router):
-        return GatedModel(model, log)
+    return GatedModel(model, log)
+
+
+def _gated_router(log: RunLog, router: Router) -> ModelProvider:
+    """A router, each of whose providers stands behind a gate of its own."""
 
     def note(skipped: Skipped) -> None:
         log.note("model.skipped", {"provider": skipped.provider, "why": skipped.why})
 
-    return model.within(partial(GatedModel, log=log), note=note, asker=log.principal.own_grant)
+    return router.within(partial(GatedModel, log=log), note=note, asker=log.principal.own_grant)
 
 
 def _retriever(store: DocumentStore, log: RunLog, embeddings: Embeddings | None) -> Retriever:

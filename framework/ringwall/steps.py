@@ -174,6 +174,7 @@ class Agent:
             messages=tuple([message.value for message in turn.messages]),
             label=turn.label,
             labels=tuple([message.label for message in turn.messages]),
+            asker=turn.principal.own_grant,
             tools=self._offered(turn),
             sampling=self._sampling,
         )

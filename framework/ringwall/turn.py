@@ -55,6 +55,8 @@ def quotations(text: str) -> list[str]:
 
 def shown(chunk: Chunk) -> str:
     """What a model reads of a passage: its text, below what it stands under and the head of its table."""
+    if not chunk.metadata:
+        return chunk.text
     above = [chunk.metadata.get("heading"), chunk.metadata.get("columns")]
     return "\n".join([*(line for line in above if isinstance(line, str)), chunk.text])
 

@@ -389,7 +389,12 @@ class _Core:
         return _Part(job, first, guesses)
 
     def _guesses(self, job: Job, rows: int) -> tuple[int, ...]:
-        if not job.is_drafting or job.script is None or not isinstance(job.script.reader, GUESSABLE):
+        if (
+            not job.is_drafting
+            or job.reads_last_alone
+            or job.script is None
+            or not isinstance(job.script.reader, GUESSABLE)
+        ):
             return ()
         if job.lookup is None:
             job.lookup = Lookup([int(key) & 0xFFFFFFFF for key in job.keys])
@@ -402,11 +407,12 @@ class _Core:
         room = min(self._batch.room - self._batch.rows, _BESIDE if beside else _BATCH)
         parts: list[_Part] = []
         for job in jobs:
-            held, piece = job.held, job.unread[:room]
+            held, unread = job.held, job.unread
+            piece = unread[: min(room, len(unread) - 1 if job.reads_last_alone and len(unread) > 1 else room)]
             if not len(piece):
                 break
             assert held is not None
-            is_last = len(piece) == len(job.unread)
+            is_last = len(piece) == len(unread)
             first = self._batch.add(piece, held.id, len(held), asked=int(is_last))
             self.cells.grow(held, piece)
             parts.append(_Part(job, first + len(piece) - 1, is_last=is_last))

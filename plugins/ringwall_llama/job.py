@@ -83,6 +83,15 @@ class Job:
         return self.made > 0
 
     @property
+    def reads_last_alone(self) -> bool:
+        """Whether the last token of the prompt is to be computed by itself, and nothing is to be guessed.
+
+        What is computed along with a token decides its last digits. A seed is to repeat a reply also when more of the
+        prompt was there already.
+        """
+        return self.sampling.seed is not None and self.sampling.temperature > 0
+
+    @property
     def may_take(self) -> int:
         """The cells that it may still need."""
         begun = len(self.held) if self.held is not None else self.shared

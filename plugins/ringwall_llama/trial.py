@@ -22,7 +22,10 @@ def _tried(path: Path, size: int, changed: int) -> None:
 
 
 def main(path: str) -> None:
-    """Load the file and compute a token, in the way in which it will be used; exits with 0 if that went well."""
+    """Load the file and compute a token, in the way in which it will be used; exits with 1 if that did not go well.
+
+    A file that llama.cpp itself refuses will be refused again, with its reason: that ends nothing.
+    """
     from ringwall_llama.engine import Room, new_context
     from ringwall_llama.loaded import Loaded
     from ringwall_llama.sampling import first_logits
@@ -30,6 +33,6 @@ def main(path: str) -> None:
     try:
         model = Loaded(Path(path))
     except BadModelFile:
-        sys.exit(1)
+        return
     context = new_context(model, Room(window=256, cells=256, slots=1, threads=1))
     sys.exit(0 if context and first_logits(context, model) else 1)

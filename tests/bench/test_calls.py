@@ -10,7 +10,8 @@ import pytest
 import ringwall_runs
 from harness import count_calls
 
-LIMITS = {"rag": 600, "agent_without_documents": 880, "agent": 1050, "agent_sqlite_normal": 1750}
+# Of `rag`, 15 are those of the labels and the asker that go along with a request, and of what the reply cost.
+LIMITS = {"rag": 615, "agent_without_documents": 880, "agent": 1050, "agent_sqlite_normal": 1750}
 
 
 @pytest.mark.parametrize("run", LIMITS)

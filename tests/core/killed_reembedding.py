@@ -86,7 +86,7 @@ async def held(folder: Path) -> None:
     ingestor = Ingestor(library.store, library.embeddings, manifest=library.manifest)
     report = await ingestor.ingest(documents, lambda d: ACL.of(PUBLIC))
     await library.close()
-    stores = sorted(path.name for path in folder.glob("documents*"))  # noqa: ASYNC240
+    stores = sorted(path.name for path in folder.glob("documents*.db"))  # noqa: ASYNC240
     again = [checked.findings, len(report.ingested), len(stores)]
     (folder.parent / f"{folder.name}.held").write_text(json.dumps([sorted(chunks, key=str), again]))
 

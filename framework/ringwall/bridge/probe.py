@@ -22,8 +22,23 @@ _ASKED: Final = 5
 _SPREAD: Final = 0.2
 
 
+_TRIALS: Final = 3
+"""A store that keeps its promises may once not find a row, its index being approximate; another one never keeps them."""
+
+
 async def probe(outside: Outside) -> None:
     """Raise `ConfigurationError` that says which promise the store breaks; leave none of the made-up rows behind."""
+    for left in reversed(range(_TRIALS)):
+        try:
+            await _try(outside)
+        except ConfigurationError:
+            if not left:
+                raise
+        else:
+            return
+
+
+async def _try(outside: Outside) -> None:
     trial = _Trial(outside)
     try:
         await trial.filters()

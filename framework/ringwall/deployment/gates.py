@@ -114,7 +114,10 @@ class GatedModel(ModelProvider):
             await self._may_receive(request.label | self._log.floor)
         began, usage, finish = time.perf_counter(), Usage(), ""
         calls: list[JSON] = []
-        deltas = self._inner.stream(replace(request, asker=self._log.principal.own_grant))
+        asker = self._log.principal.own_grant
+        if request.asker != asker:
+            request = replace(request, asker=asker)
+        deltas = self._inner.stream(request)
         try:
             async for delta in deltas:
                 usage = delta.usage or usage
