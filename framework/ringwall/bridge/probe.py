@@ -23,7 +23,7 @@ _SPREAD: Final = 0.2
 
 
 _TRIALS: Final = 3
-"""A store that keeps its promises may once not find a row, its index being approximate; another one never keeps them."""
+"""An approximate index may once not find a row although the store keeps its promises; another store never does."""
 
 
 async def probe(outside: Outside) -> None:
