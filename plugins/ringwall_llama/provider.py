@@ -58,8 +58,9 @@ class LlamaCpp(ModelProvider):
     time to the first word tells nobody what others asked about. Prompts, what is kept and replies share `cells` tokens
     of memory (by default as many as four windows, and 16,384 at least); what was not used for longest makes room.
 
-    A seed repeats a reply if nothing else is computed at the same time; beside others the last digits of what is
-    computed may differ, and so, rarely, a token.
+    A seed repeats a reply as far as llama.cpp repeats its numbers. What is computed along with a token, and where its
+    prompt lies in memory, decides the last digits: so beside others, or when more of a prompt was kept, a token may
+    come out otherwise, rarely, and more often the wilder the sampling is. With a seed nothing is guessed.
 
     JSON by schema and tool calls are kept in bounds by a grammar, so they parse; one that does not get to
     its end within `max_tokens` raises `BadReply`. So that small models do get there, strings and lists

@@ -155,7 +155,8 @@ async def test_what_another_process_writes_is_found_by_the_next_search_and_what_
             assert f"new {number}" not in found
     assert await process.wait() == 0
     assert {id for id in await ids(store, 400) if id.startswith("new")} == {f"new {n}" for n in range(5, 10)}
-    assert (record.read, record.searches) == (310, 0)
+    assert record.searches == 0
+    assert 310 <= record.read < 2 * 300, "one that changed while it was read may be read once more, but never all"
     await store.close()
 
 
