@@ -26,12 +26,16 @@ _TRIALS: Final = 3
 """An approximate index may once not find a row although the store keeps its promises; another store never does."""
 
 
+class _NotFoundError(ConfigurationError):
+    """A row that was written was not found; nothing was found that must not be, which is never tried again."""
+
+
 async def probe(outside: Outside) -> None:
     """Raise `ConfigurationError` that says which promise the store breaks; leave none of the made-up rows behind."""
     for left in reversed(range(_TRIALS)):
         try:
             await _try(outside)
-        except ConfigurationError:
+        except _NotFoundError:
             if not left:
                 raise
         else:
@@ -98,10 +102,13 @@ class _Trial:
         found = [row.id for row in await self._near(self._moved)]
         still = _ids(await self._near(self._open)) & {moved.id, stayed.id}
         if found != [moved.id, stayed.id] or still:
-            raise self._refused(
+            refused = self._refused(
                 "a row that was written again is found as it was before",
                 "writing a known id replaces the row, its vector and its metadata",
             )
+            if still:
+                raise refused
+            raise _NotFoundError(refused.what, expected=refused.expected, hint=refused.hint)
 
     async def deletes(self) -> None:
         with contextlib.suppress(StoreError):
