@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, count, pairwise
 from struct import Struct
 from typing import Any, Final
 
@@ -37,19 +38,11 @@ def as_kept(word: str) -> str:
 
 def put(connection: sa.Connection, chunks: Iterable[tuple[int, int, Words]]) -> None:
     """Add the words of these chunks, each with its number and ACL."""
-    places: dict[Place, dict[str, list[bytes]]] = {}
+    places: dict[Place, list[tuple[int, Words]]] = defaultdict(list)
     for number, acl, words in chunks:
-        here = places.setdefault((acl, number >> SHELF_BITS), {})
-        slot, length = number % SHELF, sum(words.values())
-        packed = {times: _ENTRY.pack(slot, times, length) for times in set(words.values())}
-        for word, times in words.items():
-            entries = here.get(word)
-            if entries is None:
-                here[word] = [packed[times]]
-            else:
-                entries.append(packed[times])
+        places[acl, number >> SHELF_BITS].append((number % SHELF, words))
     for place, here in places.items():
-        added = {as_kept(word): b"".join(entries) for word, entries in here.items()}
+        added = _entries(here)
         kept = _found(connection, place, added)
         _store(connection, place, {word: kept.get(word, b"") + added[word] for word in sorted(added)})
 
@@ -123,6 +116,24 @@ def _read(connection: sa.Connection, view: View, words: Iterable[str]) -> dict[s
         shelves.append(shelf)
         blobs.append(entries)
     return read
+
+
+def _entries(chunks: Sequence[tuple[int, Words]]) -> dict[str, bytes]:
+    """The entries of each word that these chunks hold, in the order of the chunks, each given with its slot."""
+    numbers: dict[str, int] = defaultdict(count().__next__)
+    sizes = [len(words) for _, words in chunks]
+    which = np.fromiter(map(numbers.__getitem__, chain.from_iterable(words for _, words in chunks)), np.intp)
+    entries = np.empty(len(which), ENTRY)
+    entries["slot"] = np.repeat(np.array([slot for slot, _ in chunks]), sizes)
+    entries["times"] = np.fromiter(chain.from_iterable(words.values() for _, words in chunks), np.uint32)
+    entries["length"] = np.repeat(np.array([sum(words.values()) for _, words in chunks]), sizes)
+    few = which.astype(np.uint16) if len(numbers) < 1 << 16 else which  # of 16 bits the sort takes a tenth
+    together = entries[np.argsort(few, kind="stable")].tobytes()
+    bounds = np.cumsum([0, *np.bincount(which)]) * ENTRY.itemsize
+    return {
+        as_kept(word): together[start:end]
+        for word, (start, end) in zip(numbers, pairwise(bounds.tolist()), strict=True)
+    }
 
 
 def _found(connection: sa.Connection, place: Place, words: Iterable[str] | None) -> dict[str, bytes]:

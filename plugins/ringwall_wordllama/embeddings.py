@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import wordllama
 from langchain_core.embeddings import Embeddings
 
 _LONGEST: Final = 8_000
-"""Characters of a text that count: a batch takes memory as if all its texts were as long as the longest."""
+"""Characters of a text that count."""
 
 
 class WordLlamaEmbeddings(Embeddings):
@@ -24,7 +25,10 @@ class WordLlamaEmbeddings(Embeddings):
 
     def __init__(self) -> None:
         folder = Path(wordllama.__file__).parent
-        self._model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
+        model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
+        self._table: npt.NDArray[np.float32] = model.embedding
+        self._tokenizer = model.tokenizer
+        self._tokenizer.no_padding()
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), ()  # another process loads its own
@@ -32,8 +36,12 @@ class WordLlamaEmbeddings(Embeddings):
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vector of each text, in order."""
         readable = [text[:_LONGEST].encode(errors="replace").decode() for text in texts]
-        # Not the model's own `norm`: it divides the zero vector of an empty text by zero.
-        vectors = np.asarray(self._model.embed(readable), dtype=np.float32)
+        vectors = np.empty((len(texts), self._table.shape[1]), np.float32)
+        # Text by text, since the words of one fit in the processor's cache: more than twice as fast as the model's
+        # own `embed`, which fills a batch up to its longest text, and the same to the last digit.
+        for row, encoded in enumerate(self._tokenizer.encode_batch_fast(readable, add_special_tokens=False)):
+            ids = encoded.ids
+            self._table.take(ids, axis=0, mode="clip").sum(axis=0, out=vectors[row])
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         rows: list[list[float]] = (vectors / np.where(lengths > 0, lengths, 1)).tolist()
         return rows
@@ -45,4 +53,4 @@ class WordLlamaEmbeddings(Embeddings):
     def tokens(self, text: str) -> int:
         """Return how many tokens there are in a text, however long it is."""
         readable = text.encode(errors="replace").decode()
-        return len(self._model.tokenizer.encode_batch_fast([readable], add_special_tokens=False)[0])
+        return len(self._tokenizer.encode_batch_fast([readable], add_special_tokens=False)[0])

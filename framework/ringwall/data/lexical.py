@@ -63,7 +63,7 @@ def words(text: str) -> list[str]:
     """
     stems = _STEMMERS.english
     found = spelled(text)
-    telling = [stem for stem in map(stems.__getitem__, found) if stem]
+    telling = list(filter(None, map(stems.__getitem__, found)))
     return telling or [stems.stemmer.stemWord(word) for word in found]
 
 
