@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
+from ringwall.data.fuse import NOISE
 from ringwall.principal import Grants
 from ringwall_sql.tables import SHELF_BITS, SHELVES, STORE, readable_acls
 
@@ -95,7 +96,7 @@ def fused(lexical: Scores, dense: Scores, *, dense_weight: float) -> Scores:
         return dense
     if not dense.found.any():
         return lexical
-    both = _shares(lexical, of=1.0) + _shares(dense, of=dense_weight)
+    both = _shares(lexical, of=1.0) + _shares(dense, of=dense_weight, above=NOISE)
     return Scores(both, lexical.found | dense.found)
 
 
@@ -108,8 +109,8 @@ def best(scores: Scores, n: int) -> Integers:
     return rows
 
 
-def _shares(scores: Scores, *, of: float) -> Floats:
+def _shares(scores: Scores, *, of: float, above: float = 0.0) -> Floats:
     highest = float(scores.of[scores.found].max())
-    share = of / highest if highest > 0 else 0.0
+    share = of / highest if highest > above else 0.0
     shares: Floats = np.where(scores.found, np.maximum(scores.of, 0.0) * share, 0.0)
     return shares

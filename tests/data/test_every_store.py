@@ -203,6 +203,15 @@ def test_a_store_in_postgresql_answers_as_a_plain_model_does(postgresql: str, po
     answers_as_a_plain_model_does(Machine, opens, 15)
 
 
+@pytest.mark.parametrize("store", ["memory", "sqlite", "index beside memory"])
+async def test_a_vector_at_right_angles_counts_nothing(store: str, tmp_path: Path) -> None:
+    _, opens, _ = MACHINES[store]
+    there = opens(tmp_path)
+    await there.upsert([Chunk("a", "a", "trout", ACL.of("public"), vector=(0.0, -0.5, 1.0))])
+    assert [match.score for match in await there.search(QUERY, frozenset(GRANTS), 1)] == [1.0]
+    await there.close()
+
+
 def answers_as_a_plain_model_does(machine: type[Machine], opens: Opens, examples: int) -> None:
     of_this = type("OfThis", (machine,), {"opens": staticmethod(opens)})
     run_state_machine_as_test(of_this, settings=settings(max_examples=examples, stateful_step_count=15, deadline=None))
