@@ -1,33 +1,11 @@
-"""What is started once for all tests that need it: a database server; and how the suite ends."""
+"""What is started once for all tests that need it: a database server."""
 
-import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-
-_ended = pytest.StashKey[int]()
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    session.config.stash[_ended] = int(exitstatus)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """End with the tests' own verdict.
-
-    A dozen native libraries share this process (llama.cpp, FAISS, onnxruntime, Ray, Chroma, PostgreSQL's driver); when
-    the interpreter is taken apart after all tests, and not after any part of them, one of them faults. That a process
-    that uses ours ends in silence is tested in processes of their own.
-    """
-    if _ended in config.stash:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(config.stash[_ended])
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Coroutine
+import weakref
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -14,13 +16,16 @@ T = TypeVar("T")
 
 
 class Door:
-    """Runs coroutines to their end on an event loop of its own, in a thread that starts when first needed."""
+    """Runs coroutines to their end on an event loop of its own, in a thread that starts when first needed.
+
+    The thread ends when the door is closed, or nobody holds it any more.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._closing: asyncio.Event | None = None
+        self._end: Callable[[], object] | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what `work` returns. Raises what it raises, and `InvalidInput` when called from async code."""
@@ -35,27 +40,34 @@ class Door:
     def close(self) -> None:
         """End the thread and its loop; closing twice, or before anything ran, is fine."""
         with self._lock:
-            if self._thread is not None and self._loop is not None and self._closing is not None:
-                self._loop.call_soon_threadsafe(self._closing.set)
+            if self._thread is not None and self._end is not None:
+                self._end()
                 self._thread.join()
-            self._thread = self._loop = self._closing = None
+            self._thread = self._loop = self._end = None
 
     def _open(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
-                ready: Future[asyncio.AbstractEventLoop] = Future()
-                self._thread = threading.Thread(target=self._serve, args=(ready,), name="ringwall", daemon=True)
+                ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+                self._thread = threading.Thread(target=_serve, args=(ready,), name="ringwall", daemon=True)
                 self._thread.start()
-                self._loop = ready.result()
+                self._loop, closing = ready.result()
+                self._end = weakref.finalize(self, _end, self._loop, closing)
             return self._loop
 
-    def _serve(self, ready: Future[asyncio.AbstractEventLoop]) -> None:
-        async def serve() -> None:
-            self._closing = closing = asyncio.Event()
-            ready.set_result(asyncio.get_running_loop())
-            await closing.wait()
 
-        asyncio.run(serve())
+def _serve(ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) -> None:
+    async def serve() -> None:
+        closing = asyncio.Event()
+        ready.set_result((asyncio.get_running_loop(), closing))
+        await closing.wait()
+
+    asyncio.run(serve())
+
+
+def _end(loop: asyncio.AbstractEventLoop, closing: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop ended already
+        loop.call_soon_threadsafe(closing.set)
 
 
 def _result(future: Future[T]) -> T:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import logging
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,9 +24,20 @@ def _to_log(level: int, text: bytes, _: object) -> None:
     _log.debug(text.decode("utf-8", "replace").rstrip())
 
 
+@cache
+def _silent_at_the_end() -> None:
+    """Take the log away before the interpreter is gone: llama.cpp goes on telling while what is left of it is freed.
+
+    What it tells then goes to a function that looks at a number and does nothing.
+    """
+    nothing = ctypes.cast(ctypes.CDLL(None).abs, llama_cpp.llama_log_callback)
+    atexit.register(llama_cpp.llama_log_set, nothing, None)
+
+
 def load(path: Path, *, gpu_layers: int = 0) -> Any:
     """The model in a file that was checked, so many layers of it on a GPU. Raises `BadModelFile`."""
     llama_cpp.llama_log_set(_to_log, None)
+    _silent_at_the_end()
     llama_cpp.llama_backend_init()
     model = llama_cpp.llama_model_load_from_file(os.fsencode(path), _model_params(gpu_layers))
     if not model:

@@ -408,6 +408,23 @@ def test_a_process_ends_in_silence_whether_it_closes_its_model_or_not(how: str) 
     assert (child.returncode, child.stdout, child.stderr) == (0, "", "")
 
 
+LAST = """
+from types import SimpleNamespace
+import llama_cpp.server.app as server
+from llama_cpp import Llama
+from ringwall_llama.loading import free, load
+from ringwall_llama.provider import bundled_model
+
+server._llama_proxy = SimpleNamespace(model=Llama(str(bundled_model()), n_ctx=64, verbose=False))
+free(None, load(bundled_model()))
+"""
+
+
+def test_a_model_that_somebody_elses_server_frees_last_of_all_does_no_harm() -> None:
+    pytest.importorskip("llama_cpp.server.app")
+    assert python(LAST).returncode == 0
+
+
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `code` with warnings as errors; llama_cpp keeps /dev/null open for the life of the process."""
     options = ["-W", "error", "-W", "ignore:unclosed file:ResourceWarning"]
