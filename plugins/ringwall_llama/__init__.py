@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ringwall_llama.core import Spent
 from ringwall_llama.embeddings import GgufEmbeddings
-from ringwall_llama.engine import Load, Overloaded, Spent
+from ringwall_llama.engine import Load, Overloaded
 from ringwall_llama.files import GgufFiles
 from ringwall_llama.provider import LlamaCpp
 from ringwall_llama.reranker import GgufReranker

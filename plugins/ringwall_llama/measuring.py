@@ -25,7 +25,7 @@ from ringwall.model.files import Quality, Speed
 from ringwall_llama.batch import Batch
 from ringwall_llama.cells import keyed
 from ringwall_llama.child import UNWRITABLE
-from ringwall_llama.engine import Room, new_context
+from ringwall_llama.context import Room, new_context
 from ringwall_llama.loaded import Loaded
 from ringwall_llama.tuning import Reference
 

@@ -20,7 +20,9 @@ from ringwall.model.base import ANY_TOOL, Ability, Delta, Location, ModelInfo, M
 from ringwall.model.files import TuneOptions
 from ringwall_llama import grammar
 from ringwall_llama.cells import Secrecies, keyed
-from ringwall_llama.engine import Engine, Load, Room, Spent
+from ringwall_llama.context import Room
+from ringwall_llama.core import Spent
+from ringwall_llama.engine import Engine, Load
 from ringwall_llama.facts import facts_of
 from ringwall_llama.fitting import require_room, usual_room
 from ringwall_llama.gguf import check_gguf

@@ -26,7 +26,7 @@ def main(path: str) -> None:
 
     A file that llama.cpp itself refuses will be refused again, with its reason: that ends nothing.
     """
-    from ringwall_llama.engine import Room, new_context
+    from ringwall_llama.context import Room, new_context
     from ringwall_llama.loaded import Loaded
     from ringwall_llama.sampling import first_logits
 
