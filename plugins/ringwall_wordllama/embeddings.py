@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,8 @@ class WordLlamaEmbeddings(Embeddings):
         self._table: npt.NDArray[np.float32] = model.embedding
         self._tokenizer = model.tokenizer
         self._tokenizer.no_padding()
+        with contextlib.suppress(AttributeError):  # it would keep up to 10,000 whole passages, and never meet one again
+            self._tokenizer.model._resize_cache(0)  # noqa: SLF001 (there is no other way to say so)
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), ()  # another process loads its own
