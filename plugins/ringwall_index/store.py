@@ -8,9 +8,10 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from ringwall.data import lock
 from ringwall.data.base import Chunk, Match, Query, Sections, StoreOfRecord
@@ -171,7 +172,7 @@ class Indexed(StoreOfRecord):
                 self._compact_if_due(index)
                 return index
         if not _runs(self._catching_up):
-            self._catching_up = asyncio.create_task(_logged(self.build()))
+            self._catching_up = asyncio.create_task(_logged(self.build))
         return None
 
     async def _catch_up(self) -> None:
@@ -240,7 +241,7 @@ class Indexed(StoreOfRecord):
 
     def _compact_if_due(self, index: ChunkIndex) -> None:
         if index.wants_compacting and not _runs(self._compacting) and time.monotonic() >= self._rested:
-            self._compacting = asyncio.create_task(_logged(self._compact(index)))
+            self._compacting = asyncio.create_task(_logged(partial(self._compact, index)))
 
     async def _compact(self, index: ChunkIndex) -> None:
         """Put a compacted index in the place of `index`, or one that another process has kept meanwhile."""
@@ -333,10 +334,10 @@ async def _whole(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         raise
 
 
-async def _logged(work: Coroutine[Any, Any, None]) -> None:
+async def _logged(work: Callable[[], Awaitable[None]]) -> None:
     """What fails in the background is tried again at the next search."""
     try:
-        await work
+        await work()
     except RingwallError as error:
         _log.warning("the index could not be brought up to date: %s", error)
 
