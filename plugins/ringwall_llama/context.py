@@ -45,8 +45,8 @@ def new_context(model: Loaded, room: Room, abort: Any = None) -> Any:
     # One pool of cells for all: what sequences share is stored once, and computed with once.
     params.kv_unified = True
     params.swa_full = True
-    # Without it a batch of many sequences is computed a fifth faster on a CPU.
-    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    # Where it is, it passes over the cells of other sequences; without it each token is compared with all of them.
+    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
     params.n_threads = params.n_threads_batch = room.threads or cpus()
     params.no_perf = True
     if abort is not None:

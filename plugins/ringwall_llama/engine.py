@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import logging
 import threading
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,10 +19,14 @@ from ringwall_llama.context import Room
 from ringwall_llama.core import Core, Spent
 from ringwall_llama.job import Job
 from ringwall_llama.loaded import Loaded
+from ringwall_llama.post import Post
 from ringwall_llama.shapes import Shapes
 from ringwall_llama.waiting import Waiting
 
 _log: Final = logging.getLogger("ringwall.llama")
+
+_GRACE, _PATIENCE = 0.004, 0.05
+"""Seconds that an engine at rest waits for the next of those who ask together, and for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,8 @@ class Engine:
     Its thread begins with the first job. Should it fail, every job is told so, and the next one begins anew.
     """
 
-    def __init__(self, model: Loaded, room: Room, shapes: Shapes) -> None:
-        self._model, self._room, self._shapes = model, room, shapes
+    def __init__(self, model: Loaded, room: Room, shapes: Shapes, post: Post) -> None:
+        self._model, self._room, self._shapes, self._post = model, room, shapes, post
         self._lock = threading.Condition()
         self._waiting: Waiting[Job] = Waiting()
         self._is_closed = False
@@ -132,6 +137,8 @@ class Engine:
             while True:
                 if self._is_closed:
                     return False
+                if not core.active:
+                    self._gather()
                 for over in self._waiting.remove(Job.is_over):
                     core.leave(over)
                 core.sweep()
@@ -139,10 +146,19 @@ class Engine:
                     core.enter(self._waiting.take())
                 if core.active:
                     return True
+                self._post.send()
                 self._lock.wait()
+
+    def _gather(self) -> None:
+        """Let those come who ask at the same moment: read together, all of them have their first word sooner."""
+        until, there = time.monotonic() + _PATIENCE, 0
+        while len(self._waiting) > there and not self._is_closed and time.monotonic() < until:
+            there = len(self._waiting)
+            self._lock.wait(_GRACE)
 
     def _step(self, core: Core) -> None:
         parts = core.lay_out()
+        self._post.send()
         if not parts:
             return
         with self._lock:
@@ -165,6 +181,7 @@ class Engine:
             with contextlib.suppress(RuntimeError):
                 job.listener.tell(error)
                 job.close()
+        self._post.send()
         if core is not None:
             core.close()
 

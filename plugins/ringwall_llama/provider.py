@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 import weakref
@@ -28,6 +27,7 @@ from ringwall_llama.fitting import require_room, usual_room
 from ringwall_llama.gguf import check_gguf
 from ringwall_llama.job import Decide, Job, Listener, Script
 from ringwall_llama.loaded import Loaded, Logits, probability
+from ringwall_llama.post import Mailbox, Post
 from ringwall_llama.prompt import ChatTemplate, call_text
 from ringwall_llama.replies import Call, JsonReply, ReplyReader, Words
 from ringwall_llama.shapes import Shapes
@@ -117,7 +117,8 @@ class LlamaCpp(ModelProvider):
             check_loads(path)
         self._model = Loaded(path, gpu_layers=gpu_layers)
         self._shapes = Shapes(self._model, _paths(adapters), _paths(controls))
-        self._engine = Engine(self._model, room, self._shapes)
+        self._post = Post()
+        self._engine = Engine(self._model, room, self._shapes, self._post)
         self._engine.start()
         self._finalizer = weakref.finalize(self, self._engine.close)
         self._call_at = call_at if call_at is not None else 0.5 if model_path else _BUNDLED_CALL_AT
@@ -142,7 +143,7 @@ class LlamaCpp(ModelProvider):
         return self._engine.load
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
-        mailbox = _Mailbox()
+        mailbox = Mailbox(self._post)
         job = await asyncio.to_thread(self._prepared, request, mailbox)
         self._engine.submit(job)
         try:
@@ -216,18 +217,6 @@ class LlamaCpp(ModelProvider):
             return Script(Call(one), opening, rules)
 
         return decide
-
-
-class _Mailbox(Listener):
-    """Hands what the engine tells to the event loop of whoever listens."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.items: asyncio.Queue[Delta | RingwallError | None] = asyncio.Queue()
-
-    def tell(self, item: Delta | RingwallError | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
-            self._loop.call_soon_threadsafe(self.items.put_nowait, item)
 
 
 def _always(reader: ReplyReader, rules: str) -> Decide:

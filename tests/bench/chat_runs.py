@@ -269,7 +269,7 @@ def _params(setting: Setting) -> Any:
     params.n_batch = params.n_ubatch = _ROWS
     params.n_seq_max = setting["slots"] + 1
     params.kv_unified = True
-    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
     params.n_threads = params.n_threads_batch = setting["threads"]
     params.no_perf = True
     return params
