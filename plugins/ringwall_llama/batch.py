@@ -26,6 +26,15 @@ class Batch:
         self._pointers = (ctypes.POINTER(llama_cpp.llama_seq_id) * rows)(
             *(ctypes.cast(first + 4 * row, ctypes.POINTER(llama_cpp.llama_seq_id)) for row in range(rows))
         )
+        self._whole = llama_cpp.llama_batch(
+            n_tokens=0,
+            token=self._tokens.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token)),
+            embd=None,
+            pos=self._places.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_pos)),
+            n_seq_id=self._counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            seq_id=ctypes.cast(self._pointers, ctypes.POINTER(ctypes.POINTER(llama_cpp.llama_seq_id))),
+            logits=self._asked.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
         self.rows = 0
         self.room = rows
 
@@ -45,12 +54,5 @@ class Batch:
 
     def whole(self) -> Any:
         """The batch as llama.cpp takes it."""
-        return llama_cpp.llama_batch(
-            n_tokens=self.rows,
-            token=self._tokens.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token)),
-            embd=None,
-            pos=self._places.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_pos)),
-            n_seq_id=self._counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
-            seq_id=ctypes.cast(self._pointers, ctypes.POINTER(ctypes.POINTER(llama_cpp.llama_seq_id))),
-            logits=self._asked.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
-        )
+        self._whole.n_tokens = self.rows
+        return self._whole

@@ -158,7 +158,7 @@ class Engine:
 
     def _step(self, core: Core) -> None:
         parts = core.lay_out()
-        self._post.send()
+        self._post.send_if_due()
         if not parts:
             return
         with self._lock:

@@ -40,6 +40,7 @@ class Loaded:
         self.size = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
         self._piece = ctypes.create_string_buffer(1024)
         self.text = lru_cache(maxsize=4096)(self._text)
+        self.logits_at = lru_cache(maxsize=1024)(self._logits_at)
         is_decoder = llama_cpp.llama_model_has_decoder(self.handle) and not llama_cpp.llama_model_has_encoder(
             self.handle
         )
@@ -90,6 +91,10 @@ class Loaded:
     def _text(self, token: int) -> bytes:
         count = llama_cpp.llama_token_to_piece(self.vocab, token, self._piece, len(self._piece), 0, False)
         return self._piece.raw[: max(count, 0)]
+
+    def _logits_at(self, address: int) -> Logits:
+        """What stands there, whenever it is looked at; llama.cpp writes at the same places again and again."""
+        return np.ctypeslib.as_array((ctypes.c_float * self.size).from_address(address))
 
     def _special(self, token: int) -> str:
         text = llama_cpp.llama_vocab_get_text(self.vocab, token) if token >= 0 else b""

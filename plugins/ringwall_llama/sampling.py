@@ -109,7 +109,7 @@ class Sampler(AbstractContextManager["Sampler"]):
 
 def logits_of(context: Any, row: int, model: Loaded) -> Logits:
     """The logits of the token that follows a row of the last batch."""
-    return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, row), (model.size,))
+    return model.logits_at(ctypes.addressof(llama_cpp.llama_get_logits_ith(context, row).contents))
 
 
 def first_logits(context: Any, model: Loaded) -> bool:
