@@ -59,7 +59,7 @@ async def verify(source: Path, keys: Sequence[Path], kept: Path | None) -> None:
         found = await verify_evidence(held, verifiers, checkpoints)
     _say(f"{found.events} events, every chain verified")
     if found.newest is not None:
-        _say(f"{_told(found.newest)}; {found.events - found.covered} events came after what it tells of")
+        _say(f"{_told(found.newest)}; {found.events - found.covered} came later")
     else:
         _say("no checkpoints asked for: whether the end was cut off cannot be seen; name a key with --key")
 
@@ -89,7 +89,7 @@ def show(explanation: Explanation, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(to_json(explanation, indent=2).decode() + "\n")
     else:
-        Console().print(_tree(explanation), soft_wrap=True)
+        Console().print(_tree(explanation))
 
 
 def public_keys(paths: Sequence[Path]) -> list[Verifier]:
@@ -198,7 +198,7 @@ def _add_outcome(tree: Tree, outcome: Outcome) -> None:
 
 def _plain(text: str, style: str = "") -> Text:
     """A text as it is, on one line, whoever wrote it: no markup, nothing that steers a terminal."""
-    return Text("".join(sign if sign.isprintable() else " " for sign in text), style=style)
+    return Text("".join(sign if sign.isprintable() else " " for sign in text), style=style, overflow="fold")
 
 
 __all__ = [

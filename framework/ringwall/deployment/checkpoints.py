@@ -300,7 +300,10 @@ def known(checkpoints: Sequence[Checkpoint]) -> dict[str, Known]:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a verification found good: this many events, of which checkpoints cover so many; the newest of those."""
+    """What a verification found good: so many events, and how many of them the checkpoints vouch for.
+
+    `newest` is the newest checkpoint, which vouches for itself.
+    """
 
     events: int
     covered: int = 0
@@ -320,7 +323,7 @@ async def verify(evidence: Evidence, keys: Collection[Verifier] = (), kept: Sequ
     check = CheckpointCheck(checkpoints, keys)
     await evidence.inspect(check)
     events = check.finish()
-    return Verified(events, sum(run.length for run in known(checkpoints).values()), checkpoints[-1])
+    return Verified(events, sum(run.length for run in known(checkpoints).values()) + 1, checkpoints[-1])
 
 
 def _merged(kept: Sequence[Checkpoint], stored: Sequence[Checkpoint]) -> list[Checkpoint]:

@@ -70,7 +70,13 @@ def explain(events: Sequence[Event]) -> Explanation:
     if not events or events[0].kind not in ("run.started", ""):
         raise InvalidInput("these are not the events of a run", expected="events from `run.started` on")
     told = [(event, event_body(event)) for event in events if event.body]
-    return _Telling(told).explanation(events[0].run, withheld=len(events) - len(told))
+    try:
+        return _Telling(told).explanation(events[0].run, withheld=len(events) - len(told))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"an event of run {events[0].run!r} is not as this version writes it",
+            hint="explain it with the version that wrote it",
+        ) from error
 
 
 _Told = Sequence[tuple[Event, Mapping[str, Any]]]
@@ -91,18 +97,11 @@ class _Telling:
         self._calls: dict[str, Outcome] = {}
         self._ends: list[Outcome] = []
         self._proposed: dict[tuple[str, str], Event] = {}
-        self._answer = ""
-        self._cited: list[str] = []
+        self._answer, self._cited = _answer(told)
 
     def explanation(self, run: str, *, withheld: int) -> Explanation:
         for event, body in self._told:
-            try:
-                self._read(event, body)
-            except (KeyError, TypeError, ValueError) as error:
-                raise InvalidInput(
-                    f"event {event.seq} of run {run!r} is not as this version writes it",
-                    hint="explain it with the version that wrote it",
-                ) from error
+            self._read(event, body)
         outcomes = sorted((*self._calls.values(), *self._ends), key=lambda outcome: outcome.seq)
         asked, why = self._question()
         return Explanation(run, asked, why, tuple(self._seen.values()), tuple(outcomes), withheld)
@@ -124,23 +123,19 @@ class _Telling:
                 for id_ in body["ids"]:
                     why = f"{self._asker}'s own; {self._admitted(self._memories.get(id_))}"
                     self._see("M", id_, f"memory {id_}", why, event)
-            case "turn.changed":
-                self._changed(event, body["changed"])
+            case "turn.changed" if body["changed"].get("profile"):
+                owner = body["changed"]["profile"]["owner"]
+                self._see("P", "profile", f"profile of {owner}", "its own", event)
             case "model.replied":
                 self._replied(event, body)
             case "flow.allowed" | "flow.denied":
                 self._flowed(event, body["receiver"])
             case kind if kind.startswith("call."):
                 self._call(event, body)
+            case "run.resumed":
+                self._ends.clear()  # it did not end there
             case kind if kind in _ENDS:
                 self._ended(event, body)
-
-    def _changed(self, event: Event, changed: Mapping[str, Any]) -> None:
-        if changed.get("profile"):
-            self._see("P", "profile", f"profile of {changed['profile']['owner']}", "its own", event)
-        self._answer = changed.get("answer", self._answer)
-        if "citations" in changed:
-            self._cited = [f"{c[0]} {c[1]}-{c[2]}" for c in changed["citations"] if c[3]]
 
     def _replied(self, event: Event, body: Mapping[str, Any]) -> None:
         for tool, arguments in body["calls"]:
@@ -165,7 +160,8 @@ class _Telling:
             case "approved" | "declined":
                 told = f"{phase} by {body['by']}" + (f": {body['note']}" if body.get("note") else "")
             case "started":
-                told = f"allowed by {body.get('rule', 'a rule')}: {body.get('reason', '')}"
+                again = call.why and call.why[-1].startswith("approved")
+                told = "started, as approved" if again else f"allowed by {body['rule']}: {body['reason']}"
             case "refused":
                 told = f"refused by {body['rule']}: {body['text']}"
             case "in_doubt":
@@ -232,6 +228,17 @@ def _readers(told: _Told) -> tuple[dict[str, Label], dict[str, Label]]:
         for memory in changed.get("memories") or ():
             memories[memory["id"]] = Label.from_json(memory["label"])
     return passages, memories
+
+
+def _answer(told: _Told) -> tuple[str, list[str]]:
+    """The answer and what it points at, which the turn tells after the run has finished."""
+    answer, cited = "", []
+    for event, body in told:
+        changed = body["changed"] if event.kind == "turn.changed" else {}
+        answer = changed.get("answer", answer)
+        if "citations" in changed:
+            cited = [f"{c[0]} {c[1]}-{c[2]}" for c in changed["citations"] if c[3]]
+    return answer, cited
 
 
 def _sources(label: Label) -> tuple[str, ...]:
