@@ -417,3 +417,19 @@ def _typed(value: Any, kind: type) -> Any:
     if type(value) is not kind:
         raise TypeError(value)
     return value
+
+
+__all__ = [
+    "CHECKPOINTS",
+    "Checkpoint",
+    "CheckpointCheck",
+    "Evidence",
+    "Signer",
+    "Stretch",
+    "Verified",
+    "Verifier",
+    "checkpoint",
+    "read_checkpoints",
+    "stored_checkpoints",
+    "verify",
+]
