@@ -47,6 +47,9 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "deployment": (
         "ringwall.deployment",
+        "ringwall.deployment.checkpoints",
+        "ringwall.deployment.explain",
+        "ringwall.deployment.export",
         "ringwall.deployment.gates",
         "ringwall.deployment.contract",
         "ringwall.deployment.journal_contract",
@@ -58,6 +61,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall.personalization.contract",
     ),
     "plugins": (
+        "ringwall_audit",
         "ringwall_casbin",
         "ringwall_chroma",
         "ringwall_compress",

@@ -22,9 +22,11 @@ from ringwall.data.workers import Workers
 from ringwall.deployment import approvals
 from ringwall.deployment.approvals import Approval
 from ringwall.deployment.base import Policy
+from ringwall.deployment.explain import Explanation, explain
 from ringwall.deployment.gates import question_label, release
 from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus, check_run
-from ringwall.deployment.runlog import RunLog, event_body, event_label
+from ringwall.deployment.reading import app_of, readable_events
+from ringwall.deployment.runlog import RunLog
 from ringwall.door import Door
 from ringwall.errors import (
     ActionDenied,
@@ -44,7 +46,7 @@ from ringwall.model.base import ModelProvider
 from ringwall.personalization.base import MemoryStore, ProfileStore
 from ringwall.personalization.memory import InMemoryMemories, InMemoryProfiles
 from ringwall.pipeline import Pipeline
-from ringwall.principal import TENANT_MARK, Grants, Principal
+from ringwall.principal import Grants, Principal
 from ringwall.run import Beginning, Sink, check_same_pipeline, fold, started
 from ringwall.schema import JSON
 from ringwall.steps import ordinary_pipeline
@@ -266,12 +268,16 @@ class App:
         Raises `UnknownRun` for whoever neither asked the run nor may `audit` this app, and for another app's run.
         """
         record, events = await self.journal.record(run), await self.journal.read(run)
-        if event_body(events[0])["app"] != self.name:
+        if app_of(events) != self.name:
             raise UnknownRun(run)
-        if record.owner != as_.own_grant and not await self._may_audit(as_, record.owner):
-            raise UnknownRun(run)
-        grants = await self.policy.grants(as_)
-        return [e if event_label(e).may_flow_to(grants) else e._replace(body="", label="") for e in events]
+        return await readable_events(events, record.owner, self.policy, as_)
+
+    async def explain(self, run: str, *, as_: Principal) -> Explanation:
+        """Say which documents, memories and rules led to the answer and each action of a run, and why they were let.
+
+        As far as `as_` may receive the run's events. Raises `UnknownRun` as `events` does.
+        """
+        return explain(await self.events(run, as_=as_))
 
     async def verify(self) -> int:
         """Check the journal's chains; return the number of events. Raises `ChainBroken` naming the first bad one."""
@@ -411,9 +417,9 @@ class App:
     async def _restore(self, run: str) -> tuple[RunLog, Beginning]:
         events = await self.journal.read(run)
         check_run(run, events)
-        beginning = fold(events)
-        if beginning.app != self.name:
+        if app_of(events) != self.name:
             raise UnknownRun(run)
+        beginning = fold(events)
         turn = beginning.turn
         log = RunLog.restore(self.journal, self.policy, turn.principal, turn.question, events, intent=turn.intent)
         return log, beginning
@@ -450,10 +456,6 @@ class App:
                 await approvals.may_answer(self.policy, question, log.principal, by)
                 found.append(question)
         return found
-
-    async def _may_audit(self, reader: Principal, owner: str) -> bool:
-        same_tenant = owner.startswith(f"{reader.tenant}{TENANT_MARK}") if reader.tenant else True
-        return same_tenant and bool(await self.policy.decide(reader, "audit", f"app:{self.name}"))
 
 
 class _Closable(Protocol):

@@ -16,10 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ringwall import plugins
+from ringwall import audit_commands, plugins
 from ringwall.data.alike import THRESHOLD
 from ringwall.data.duplicates import Copies, Copy
-from ringwall.deployment.journal import Journal
 from ringwall.errors import RingwallError, UnknownPlugin
 from ringwall.filling import Filling, back_up, check, copies_in, reembed, rules_for, write_out
 from ringwall.library import has_index
@@ -27,10 +26,11 @@ from ringwall.model.base import Price
 from ringwall.model.files import MOST_KL, TuneOptions
 from ringwall.model.registry import Hosted, Kind, Open, Origin, Own
 from ringwall.model_commands import ModelCommands, tools
+from ringwall.principal import Principal
 from ringwall.schema import JSON, canonical
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-audit = typer.Typer(help="Read and check the journal.", no_args_is_help=True)
+audit = typer.Typer(help="Sign, check, export and explain the journal.", no_args_is_help=True)
 app.add_typer(audit, name="audit")
 data = typer.Typer(help="Check and copy a library.", no_args_is_help=True)
 app.add_typer(data, name="data")
@@ -43,6 +43,9 @@ REGISTRY = Path("models.json")
 RegistryPath = Annotated[Path, typer.Option(help="The file that names the models; need not be there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 Target = Annotated[str, typer.Argument(metavar="FILE|NAME", help="A model's file or name.", show_default=False)]
+EvidencePath = Annotated[
+    Path, typer.Argument(help="The journal's SQLite file, or one that was exported.", exists=True, dir_okay=False)
+]
 JournalPath = Annotated[Path, typer.Argument(help="The journal's SQLite file.", exists=True, dir_okay=False)]
 
 
@@ -220,11 +223,59 @@ def tune_model(
     ModelCommands(registry, as_json=as_json).tune(target, options)
 
 
+@audit.command("key")
+def make_key(path: Annotated[Path, typer.Argument(help="A new file; the public half gets `.pub` at its end.")]) -> None:
+    """Make an Ed25519 key to sign checkpoints with; keep it where the app cannot read it."""
+    audit_commands.make_key(path)
+
+
+@audit.command("checkpoint")
+def make_checkpoint(
+    journal: JournalPath,
+    key: Annotated[Path, typer.Option(help="The file of the secret key.")],
+    keep: Annotated[Path | None, typer.Option(help="A file, elsewhere, that gets what it lacks.")] = None,
+    older: Annotated[list[Path], typer.Option(help="Public halves of keys used before, repeated.")] = [],  # noqa: B006
+    every: Annotated[float, typer.Option(help="Seconds until the next; 0: make one and end.", min=0)] = 0,
+) -> None:
+    """Sign what came to the journal since the last checkpoint, so that nobody can cut it off unseen."""
+    asyncio.run(audit_commands.make_checkpoints(journal, key, keep, older, every))
+
+
 @audit.command()
-def verify(journal: JournalPath) -> None:
-    """Check that no event was changed, removed or reordered; exits with 1 at the first bad one."""
-    count = asyncio.run(_with_journal(journal))
-    Console().print(f"{count} events, every chain verified")
+def verify(
+    journal: EvidencePath,
+    key: Annotated[list[Path], typer.Option(help="Public halves of the keys that signed checkpoints, repeated.")] = [],  # noqa: B006
+    kept: Annotated[Path | None, typer.Option(help="The file of checkpoints that was kept elsewhere.")] = None,
+) -> None:
+    """Check that no event was changed, removed or reordered; exits with 1 at the first bad one.
+
+    With a key also that all is there that the checkpoints tell of.
+    """
+    asyncio.run(audit_commands.verify(journal, key, kept))
+
+
+@audit.command("export")
+def export_journal(journal: JournalPath) -> None:
+    """Write a journal to standard output: a line of JSON for each run and event, whoever may read them."""
+    asyncio.run(audit_commands.export(journal))
+
+
+@audit.command("explain")
+def explain_run(
+    journal: EvidencePath,
+    run: Annotated[str, typer.Argument(help="The run's id.")],
+    as_: Annotated[str, typer.Option("--as", help="Who looks: `user:ana`.")],
+    role: Annotated[list[str], typer.Option(help="A role that you vouch for, repeated.")] = [],  # noqa: B006
+    tenant: Annotated[str, typer.Option(help="The tenant of who looks.")] = "",
+    policy: Annotated[Path | None, typer.Option(help="Rules, or Casbin's lines in a .csv; else none.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which documents, memories and rules led to a run's answer and actions, and why each was allowed.
+
+    Shown is what `--as` may receive. Only the owner may see a run, and who may `audit` by the policy.
+    """
+    reader = Principal(as_, tenant, frozenset(role))
+    audit_commands.show(asyncio.run(audit_commands.explained(journal, run, reader, policy)), as_json=as_json)
 
 
 @app.command()
@@ -289,14 +340,6 @@ def _number(word: str) -> int:
     if not word.isdecimal():
         raise typer.BadParameter(f"{word!r} is no number of threads")
     return int(word)
-
-
-async def _with_journal(path: Path) -> int:
-    journal: Journal = plugins.find("deployment", "sql")(path)
-    try:
-        return await journal.verify()
-    finally:
-        await journal.close()
 
 
 def _library_search() -> str:

@@ -217,4 +217,8 @@ class JournalConflict(JournalError):
 
 
 class ChainBroken(JournalError):
-    """Verification found the first event that was changed, removed or reordered."""
+    """Verification found the first event that was changed, removed or reordered: number `seq` of `run`, where known."""
+
+    def __init__(self, what: str, *, run: str = "", seq: int | None = None, expected: str = "", hint: str = "") -> None:
+        self.run, self.seq = run, seq
+        super().__init__(what, expected=expected, hint=hint)

@@ -11,13 +11,15 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from ringwall.deployment.journal import ChainCheck, Draft, Event, Head, Journal, RunRecord, RunStatus
+from ringwall.deployment.journal import Draft, Event, Head, Inspection, Journal, RunRecord, RunStatus, bad
 from ringwall.errors import ChainBroken, JournalUnavailable, UnknownRun
 from ringwall_sql.database import BUSY_TIMEOUT, Database, Synchronous, restored, stored
 from ringwall_sql.writer import EVENTS, RUNS, SCHEMA, Append, Start, Writer
 
 _RECORD: Final = (RUNS.c.run, RUNS.c.owner, RUNS.c.status, RUNS.c.length, RUNS.c.head)
 _EVENT: Final = tuple(column for column in EVENTS.c if column is not EVENTS.c.run)
+_STATUSES: Final = frozenset(RunStatus)
+_NO_MORE: Final[tuple[None, Iterator[Any]]] = (None, iter(()))
 _ROWS_AT_A_TIME: Final = 32  # few: a body may have megabytes
 
 
@@ -80,7 +82,7 @@ class SqlJournal(Journal):
         rows = await self._all(query)
         if not rows:
             raise UnknownRun(run)
-        return [_event(run, row) for row in rows]
+        return list(_events(run, rows))
 
     async def record(self, run: str) -> RunRecord:
         rows = await self._all(sa.select(*_RECORD).where(RUNS.c.run == stored(run)))
@@ -94,9 +96,8 @@ class SqlJournal(Journal):
             query = query.where(RUNS.c.status == status.value)
         return [_record(row) for row in await self._all(query)]
 
-    async def verify(self, kept: Iterable[RunRecord] = ()) -> int:
-        kept = list(kept)
-        return await self._database.run(lambda: self._verify(kept))
+    async def inspect(self, inspection: Inspection) -> None:
+        await self._database.run(lambda: self._inspect(inspection))
 
     async def close(self) -> None:
         await self._writer.close()
@@ -109,41 +110,51 @@ class SqlJournal(Journal):
 
         return await self._database.run(read)
 
-    def _verify(self, kept: Iterable[RunRecord]) -> int:
-        check = ChainCheck(kept)
+    def _inspect(self, inspection: Inspection) -> None:
         with self._database.reading() as connection:
             connection = connection.execution_options(yield_per=_ROWS_AT_A_TIME)
             records = connection.execute(sa.select(RUNS.c.number, *_RECORD).order_by(RUNS.c.number))
             events = connection.execute(sa.select(EVENTS).order_by(EVENTS.c.run, EVENTS.c.seq))
-            with closing(records), closing(events):  # also when the check stops in the middle
-                for record, rows in _side_by_side(records, events):
-                    check.run(record, (_event(record.run, row) for row in rows))
-        return check.finish()
+            with closing(records), closing(events):  # also when the inspection stops in the middle
+                for record, rows in _side_by_side(records, events, inspection):
+                    inspection.run(record, _events(record.run, rows))
 
 
 def _side_by_side(
-    records: Iterable[Sequence[Any]], events: Iterable[Sequence[Any]]
+    records: Iterable[Sequence[Any]], events: Iterable[Sequence[Any]], inspection: Inspection
 ) -> Iterator[tuple[RunRecord, Iterable[Sequence[Any]]]]:
-    """Each run with its events, both given in order. Raises `ChainBroken` for events without a run."""
+    """Each run with its events, both given in order of the run's number, which counts from 1."""
     groups = itertools.groupby(events, key=itemgetter(0))
-    number, rows = next(groups, (None, iter(())))
-    for record in records:
+    number, rows = next(groups, _NO_MORE)
+    stray = None
+    for place, record in enumerate(records, 1):
+        while isinstance(number, int | float) and number < record[0]:
+            if number >= place:  # where a record is missing, too
+                inspection.lost(f"the record of run number {number}")
+            stray = number
+            number, rows = next(groups, _NO_MORE)
         if number == record[0]:
             yield _record(record[1:]), (row[1:] for row in rows)
-            number, rows = next(groups, (None, iter(())))
-        elif number is None or number > record[0]:
-            yield _record(record[1:]), ()
+            number, rows = next(groups, _NO_MORE)
         else:
-            break
-    if number is not None:
-        raise ChainBroken(f"the record of run number {number} is missing", hint="its events are there: compare")
+            yield _record(record[1:]), ()
+    if stray is not None or number is not None:
+        inspection.lost(f"the record of run number {number if stray is None else stray}")
+
+
+# SQLite keeps whatever somebody wrote into a column: what is no text or number there was not written by us.
 
 
 def _record(row: Sequence[Any]) -> RunRecord:
     run, owner, status, length, head = row
+    if status not in _STATUSES or not isinstance(length, int) or bytes in map(type, (run, owner, head)):
+        raise ChainBroken(f"the record of run {run!r} cannot be read", run=str(run), seq=0, hint="restore a backup")
     return RunRecord(restored(run), restored(owner), RunStatus(status), length, head)
 
 
-def _event(run: str, row: Sequence[Any]) -> Event:
-    seq, kind, at, label, body, previous, hash_ = row
-    return Event(run, seq, restored(kind), at, restored(label), restored(body), previous, hash_)
+def _events(run: str, rows: Iterable[Sequence[Any]]) -> Iterator[Event]:
+    for place, row in enumerate(rows):
+        if bytes in map(type, row):
+            raise bad(run, place, "cannot be read")
+        seq, kind, at, label, body, previous, hash_ = row
+        yield Event(run, seq, restored(kind), at, restored(label), restored(body), previous, hash_)

@@ -2,7 +2,7 @@
 
 from ringwall.deployment.approvals import Approval
 from ringwall.deployment.base import Decision, Policy, Verdict
-from ringwall.deployment.journal import Draft, Event, Head, InMemoryJournal, Journal, RunRecord, RunStatus
+from ringwall.deployment.journal import Draft, Event, Head, InMemoryJournal, Inspection, Journal, RunRecord, RunStatus
 from ringwall.deployment.rules import Rules
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Event",
     "Head",
     "InMemoryJournal",
+    "Inspection",
     "Journal",
     "Policy",
     "Rules",

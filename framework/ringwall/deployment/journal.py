@@ -6,7 +6,8 @@ neither disappear from the middle nor change hands. `verify` finds the first eve
 or reordered.
 
 What nobody outside has seen can be cut off without a trace: the newest run, or the end of a run together with
-its record. Whoever must prove that nothing was keeps records (`RunRecord`) elsewhere, for `verify`.
+its record. Whoever must prove that nothing was keeps checkpoints elsewhere (`ringwall.deployment.checkpoints`), or
+records (`RunRecord`) for `verify`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 from ringwall.errors import ChainBroken, InvalidInput, JournalConflict, UnknownRun
 from ringwall.schema import digest
@@ -168,23 +169,44 @@ class Journal(ABC):
     async def runs(self, status: RunStatus | None = None) -> list[RunRecord]:
         """Return all runs, or those of one status, in the order they began."""
 
+    async def inspect(self, inspection: Inspection) -> None:
+        """Hand every run with its events to `inspection`, in the order they began.
+
+        A journal that others write to meanwhile overrides this, to show one snapshot. Raises what `inspection` does.
+        """
+        for record in await self.runs():
+            inspection.run(record, await self.read(record.run))
+
     async def verify(self, kept: Iterable[RunRecord] = ()) -> int:
         """Check every chain; return the number of events. Raises `ChainBroken` naming the first bad one.
 
         `kept` are records that somebody kept outside the journal: each run must still hold what it held then.
-        A journal that others write to meanwhile overrides this, to check one snapshot.
         """
         check = ChainCheck(kept)
-        for record in await self.runs():
-            check.run(record, await self.read(record.run))
+        await self.inspect(check)
         return check.finish()
 
     async def close(self) -> None:
         """Release what the journal holds; called once, by the app that opened it."""
 
 
-class ChainCheck:
-    """Checks runs in the order they began, one at a time, so that a journal need not fit into memory."""
+_COMPARE: Final = "compare with a backup or an exported copy"
+
+
+class Inspection(ABC):
+    """Is handed the runs of a journal one at a time, so that the journal need not fit into memory."""
+
+    @abstractmethod
+    def run(self, record: RunRecord, events: Iterable[Event]) -> None:
+        """Take the next run; `events` can be read once."""
+
+    def lost(self, what: str) -> NoReturn:
+        """Told when something is plainly missing before the next run. Raises `ChainBroken`."""
+        raise ChainBroken(f"{what} is missing", hint=_COMPARE)
+
+
+class ChainCheck(Inspection):
+    """Checks each run as it is handed in, in the order they began."""
 
     def __init__(self, kept: Iterable[RunRecord] = ()) -> None:
         self._kept = {record.run: record for record in kept}
@@ -201,19 +223,18 @@ class ChainCheck:
             if length == 1:
                 self._last_start = event.hash
             if kept and length == kept.length and event.hash != kept.head:
-                raise ChainBroken(f"event {event.seq} of run {record.run!r} is not the kept one", hint=_COMPARE)
+                raise bad(record.run, event.seq, "is not the kept one")
+        if length > record.length >= 0:
+            raise bad(record.run, record.length, "is not in the run's record")
         if length != record.length or previous != record.head or length < (kept.length if kept else 1):
-            raise _missing(record.run, length, "the end of the run was removed")
+            raise missing(record.run, length, "the end of the run was removed")
         self._count += length
 
     def finish(self) -> int:
         """Return the number of events. Raises `ChainBroken` when a kept run did not come by."""
         for run in self._kept:
-            raise _missing(run, 0, "the whole run was removed")
+            raise missing(run, 0, "the whole run was removed")
         return self._count
-
-
-_COMPARE: Final = "compare with a backup or an exported copy"
 
 
 def check_run(run: str, events: Sequence[Event]) -> None:
@@ -227,19 +248,25 @@ def check_run(run: str, events: Sequence[Event]) -> None:
         previous = event.hash
 
 
+def missing(run: str, seq: int, why: str) -> ChainBroken:
+    """The error about an event that is not where it was."""
+    return bad(run, seq, "is missing", why)
+
+
+def bad(run: str, seq: int, what: str, why: str = "") -> ChainBroken:
+    """The error about one event."""
+    hint = f"{why}: {_COMPARE}" if why else _COMPARE
+    return ChainBroken(f"event {seq} of run {run!r} {what}", run=run, seq=seq, hint=hint)
+
+
 def _check_event(event: Event, run: str, seq: int, previous: str) -> None:
-    where = f"event {seq} of run {run!r}"
     if event.seq != seq or event.run != run:
-        raise _missing(run, seq, "it was removed or moved")
+        raise missing(run, seq, "it was removed or moved")
     if event.previous != previous:
         why = "something was removed or reordered, or the run was given to another owner"
-        raise ChainBroken(f"{where} does not follow what is before it", hint=f"{why}: {_COMPARE}")
+        raise bad(run, seq, "does not follow what is before it", why)
     if event.hash != event.computed_hash():
-        raise ChainBroken(f"{where} was changed after it was written", hint=_COMPARE)
-
-
-def _missing(run: str, seq: int, why: str) -> ChainBroken:
-    return ChainBroken(f"event {seq} of run {run!r} is missing", hint=f"{why}: {_COMPARE}")
+        raise bad(run, seq, "was changed after it was written")
 
 
 class InMemoryJournal(Journal):

@@ -1,0 +1,206 @@
+"""What `ringwall audit` does: sign, verify, export and explain a journal."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic_core import to_json
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from ringwall import plugins
+from ringwall.deployment.base import Policy
+from ringwall.deployment.checkpoints import Checkpoint, Verifier, checkpoint, read_checkpoints, stored_checkpoints
+from ringwall.deployment.checkpoints import verify as verify_evidence
+from ringwall.deployment.explain import Explanation, Outcome, Seen, explain
+from ringwall.deployment.export import Export, ExportedJournal, is_exported
+from ringwall.deployment.journal import Event, Journal, check_run
+from ringwall.deployment.reading import readable_events
+from ringwall.deployment.rules import Rules
+from ringwall.errors import ConfigurationError, InvalidInput
+from ringwall.principal import Principal
+
+
+def make_key(path: Path) -> None:
+    """Write a new secret key, and its public half beside it."""
+    key = plugins.find("deployment", "audit").generate()
+    key.save(path)
+    Console().print(f"{path} signs, {path}.pub verifies: key {key.verifier.id}", markup=False, soft_wrap=True)
+
+
+async def make_checkpoints(journal: Path, key: Path, keep: Path | None, older: Sequence[Path], every: float) -> None:
+    """Make a checkpoint, and append to `keep` those that it lacks; again and again if `every` says after how long."""
+    signer = plugins.find("deployment", "audit").load(key)
+    keys = [signer.verifier, *public_keys(older)]
+    async with opened(journal) as opened_journal:
+        while True:
+            made = await checkpoint(opened_journal, signer, older_keys=keys[1:])
+            _say(_told(made) if made else "nothing came since the last checkpoint")
+            if keep is not None:
+                _append_to(keep, await stored_checkpoints(opened_journal, keys), keys)
+            if not every:
+                return
+            await asyncio.sleep(every)
+
+
+async def verify(source: Path, keys: Sequence[Path], kept: Path | None) -> None:
+    """Verify a journal or an exported file, and say what was found good. Raises `ChainBroken`."""
+    if kept is not None and not keys:
+        raise InvalidInput("kept checkpoints without a key", hint="name the public half with --key")
+    verifiers = public_keys(keys)
+    checkpoints = [] if kept is None else read_checkpoints(_lines(kept), verifiers)
+    async with evidence(source) as held:
+        found = await verify_evidence(held, verifiers, checkpoints)
+    _say(f"{found.events} events, every chain verified")
+    if found.newest is not None:
+        _say(f"{_told(found.newest)}; {found.events - found.covered} came later")
+    else:
+        _say("no checkpoints asked for: whether the end was cut off cannot be seen; name a key with --key")
+
+
+async def export(journal: Path) -> None:
+    """Write a journal to standard output."""
+    async with opened(journal) as opened_journal:
+        writing = Export(sys.stdout.buffer)
+        await opened_journal.inspect(writing)
+        writing.finish()
+
+
+async def explained(source: Path, run: str, as_: Principal, policy: Path | None) -> Explanation:
+    """Explain a run to `as_`. Raises `UnknownRun`, `ChainBroken`."""
+    async with evidence(source) as held:
+        owner, events = await _found(held, run)
+    check_run(run, events)
+    rules = _policy(policy)
+    try:
+        return explain(await readable_events(events, owner, rules, as_))
+    finally:
+        await rules.close()
+
+
+def show(explanation: Explanation, *, as_json: bool) -> None:
+    """Print an explanation as a tree, or as JSON."""
+    if as_json:
+        sys.stdout.write(to_json(explanation, indent=2).decode() + "\n")
+    else:
+        Console().print(_tree(explanation))
+
+
+def public_keys(paths: Sequence[Path]) -> list[Verifier]:
+    """The public keys in these files."""
+    return [plugins.find("deployment", "audit-public").load(path) for path in paths]
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[Journal]:
+    """A journal in an SQLite file."""
+    journal: Journal = plugins.find("deployment", "sql")(path)
+    try:
+        yield journal
+    finally:
+        await journal.close()
+
+
+@asynccontextmanager
+async def evidence(path: Path) -> AsyncIterator[Journal | ExportedJournal]:
+    """A journal in an SQLite file, or an exported one: whichever the file is."""
+    if is_exported(path):
+        yield ExportedJournal(path)
+    else:
+        async with opened(path) as journal:
+            yield journal
+
+
+async def _found(held: Journal | ExportedJournal, run: str) -> tuple[str, list[Event]]:
+    if isinstance(held, ExportedJournal):
+        record, events = await held.find(run)
+        return record.owner, events
+    return (await held.record(run)).owner, await held.read(run)
+
+
+def _policy(path: Path | None) -> Policy:
+    """The policy in a file; without one nobody holds more than itself, and nobody may audit."""
+    if path is None:
+        return Rules("")
+    if path.suffix == ".csv":
+        policy: Policy = plugins.find("deployment", "casbin").from_files(path)
+        return policy
+    return Rules("\n".join(_lines(path)))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} cannot be read: {error}", expected="a text file in UTF-8") from error
+
+
+def _append_to(path: Path, stored: Sequence[Checkpoint], keys: Sequence[Verifier]) -> None:
+    """Append the checkpoints that come after those in the file. Raises `InvalidInput` if the file tells of others."""
+    kept = read_checkpoints(_lines(path), keys) if path.exists() else []
+    if kept and kept[-1:] != list(stored[kept[-1].number - 1 : kept[-1].number]):
+        raise InvalidInput(
+            f"{path} ends with another checkpoint than number {kept[-1].number} of the journal",
+            hint="verify the journal with it before anything else: `ringwall audit verify --kept`",
+        )
+    new = stored[kept[-1].number if kept else 0 :]
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(f"{each.text}\n" for each in new)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}", hint="name another file") from error
+
+
+def _told(made: Checkpoint) -> str:
+    at = datetime.fromtimestamp(made.at, UTC).isoformat(" ", "seconds")
+    return f"checkpoint {made.number} of {at}, signed with key {made.key[:16]}"
+
+
+def _say(text: str) -> None:
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+# The tree
+
+
+def _tree(explanation: Explanation) -> Tree:
+    root = Tree(_plain(f"run {explanation.run}", "bold"))
+    if explanation.asked:
+        root.add(_plain(explanation.asked)).add(_plain(explanation.why, "dim"))
+    if explanation.seen:
+        seen = root.add(_plain("what it was shown, and whom it was shown to", "bold"))
+        for each in explanation.seen:
+            _add_seen(seen, each)
+    for outcome in explanation.outcomes:
+        _add_outcome(root, outcome)
+    if explanation.withheld:
+        root.add(_plain(f"{explanation.withheld} events are withheld: their labels do not admit you", "yellow"))
+    return root
+
+
+def _add_seen(tree: Tree, seen: Seen) -> None:
+    tree.add(_plain(f"{seen.name} {seen.what}")).add(_plain(seen.why, "dim"))
+
+
+def _add_outcome(tree: Tree, outcome: Outcome) -> None:
+    branch = tree.add(_plain(f"{outcome.kind}: {outcome.what}", "bold"))
+    for why in outcome.why:
+        branch.add(_plain(why))
+    branch.add(_plain(f"could have been shaped by: {', '.join(outcome.sources) or 'nobody'}", "dim"))
+    branch.add(_plain(f"rests on: {', '.join(outcome.rests_on) or 'the question alone'}", "dim"))
+
+
+def _plain(text: str, style: str = "") -> Text:
+    """A text as it is, on one line, whoever wrote it: no markup, nothing that steers a terminal."""
+    return Text("".join(sign if sign.isprintable() else " " for sign in text), style=style, overflow="fold")
+
+
+__all__ = [
+    "evidence", "explained", "export", "make_checkpoints", "make_key", "opened", "public_keys", "show", "verify"
+]  # fmt: skip

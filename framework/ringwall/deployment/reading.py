@@ -1,0 +1,34 @@
+"""Who may see which events of a run: nobody but its owner and auditors, and of each event only what its label lets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ringwall.deployment.base import Policy
+from ringwall.deployment.journal import Event
+from ringwall.deployment.runlog import event_body, event_label
+from ringwall.errors import UnknownRun
+from ringwall.principal import TENANT_MARK, Principal
+
+
+def app_of(events: Sequence[Event]) -> str:
+    """The name of the app that a run belongs to; empty for a run that is no app's, as the checkpoints'."""
+    first = events[0]
+    return str(event_body(first)["app"]) if first.kind == "run.started" else ""
+
+
+async def readable_events(events: Sequence[Event], owner: str, policy: Policy, as_: Principal) -> list[Event]:
+    """The events as far as `as_` may receive them; what it may not is left empty, its place kept.
+
+    Raises `UnknownRun` for whoever neither is the owner nor may `audit` the app.
+    """
+    app = app_of(events)
+    if not app or (owner != as_.own_grant and not await _may_audit(policy, as_, owner, app)):
+        raise UnknownRun(events[0].run)
+    grants = await policy.grants(as_)
+    return [e if event_label(e).may_flow_to(grants) else e._replace(body="", label="") for e in events]
+
+
+async def _may_audit(policy: Policy, reader: Principal, owner: str, app: str) -> bool:
+    same_tenant = owner.startswith(f"{reader.tenant}{TENANT_MARK}") if reader.tenant else True
+    return same_tenant and bool(await policy.decide(reader, "audit", f"app:{app}"))

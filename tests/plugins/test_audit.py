@@ -1,0 +1,452 @@
+"""Checkpoints, and every way of tampering with what they tell of."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import random
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ringwall.deployment.checkpoints import CHECKPOINTS, Checkpoint, Verified, checkpoint, read_checkpoints, verify
+from ringwall.deployment.export import Export, ExportedJournal
+from ringwall.deployment.journal import GENESIS, Draft, Event, Head, InMemoryJournal, Journal, RunRecord, chain, link
+from ringwall.errors import ChainBroken, ConfigurationError, InvalidInput, JournalConflict
+from ringwall_audit import PublicKey, SecretKey
+from ringwall_sql import SqlJournal
+
+pytestmark = pytest.mark.asyncio
+
+KEY: Final = SecretKey.generate()
+
+
+@dataclass
+class Run:
+    """A run as it stands in a table or a file."""
+
+    record: RunRecord
+    events: list[Event]
+
+
+async def filled(path: Path | str) -> tuple[SqlJournal, list[Checkpoint]]:
+    """A journal of several runs that went on at the same time, with three checkpoints between."""
+    journal, kept, heads = SqlJournal(path), [], dict[str, Head]()
+    for round_ in range(3):
+        for number in range(2 * round_, 2 * round_ + 2):
+            heads[f"r{number}"] = await journal.start(f"r{number}", f"user:{number}", drafts(number, 3))
+        for run in list(heads)[round_:]:
+            heads[run] = await journal.append(run, drafts(round_, 2), heads[run])
+        made = await checkpoint(journal, KEY)
+        assert made is not None
+        kept.append(made)
+    return journal, kept
+
+
+def drafts(first: int, count: int) -> list[Draft]:
+    return [Draft("noted", f'{{"n":{number},"é":"\\""}}', "", 1.5e9 + number) for number in range(first, first + count)]
+
+
+# Two who tamper: one who changes what is there and no more, and one who knows how it works and writes every hash and
+# record anew, but has not the key.
+
+
+def rechained(runs: Sequence[Run]) -> list[Run]:
+    """The same runs with hashes and records that fit."""
+    last_start, done = GENESIS, []
+    for run in runs:
+        record = run.record
+        each = [Draft(e.kind, e.body, e.label, e.at) for e in run.events]
+        events = chain(record.run, each, seq=0, previous=link(last_start, record.owner))
+        last_start = events[0].hash
+        done.append(Run(record._replace(length=len(events), head=events[-1].hash), events))
+    return done
+
+
+def flipped(text: str, rng: random.Random) -> str:
+    place = rng.randrange(len(text)) if text else 0
+    return text[:place] + rng.choice([c for c in "0aZ{" if c != text[place : place + 1]]) + text[place + 1 :]
+
+
+def forged(runs: list[Run], rng: random.Random) -> list[Run]:
+    """One change, and everything after it made to fit."""
+    run = rng.choice(runs)
+    place = rng.randrange(len(run.events))
+    event = run.events[place]
+    match rng.choice(["body", "at", "owner", "drop", "swap", "exchange", "insert", "cut", "no run", "move", "new run"]):
+        case "body":
+            run.events[place] = event._replace(body=flipped(event.body, rng))
+        case "at":
+            run.events[place] = event._replace(at=event.at + 1)
+        case "owner":
+            run.record = run.record._replace(owner=flipped(run.record.owner, rng))
+        case "drop" if len(run.events) > 1:
+            del run.events[place]
+        case "swap":
+            rng.shuffle(run.events)
+        case "exchange":
+            other = rng.choice(runs)
+            there = rng.randrange(len(other.events))
+            run.events[place], other.events[there] = other.events[there], event
+        case "insert":
+            run.events.insert(place, event._replace(body="{}"))  # at the end it would be a run that went on
+        case "cut" if place:
+            del run.events[place:]
+        case "no run":
+            runs.remove(run)
+        case "move":
+            rng.shuffle(runs)
+        case "new run":
+            new = Run(run.record._replace(run="new"), list(run.events))
+            runs.insert(rng.randrange(len(runs)), new)
+    return rechained(runs)
+
+
+class Tables:
+    """A journal in SQLite, behind its back."""
+
+    def __init__(self, path: Path) -> None:
+        self.database = sqlite3.connect(path, isolation_level=None)
+        self._records = self._rows("runs")
+        self._events = self._rows("events")
+
+    def _rows(self, table: str) -> list[tuple[object, ...]]:
+        order = "number" if table == "runs" else "run, seq"
+        return self.database.execute(f"SELECT * FROM {table} ORDER BY {order}").fetchall()
+
+    def restore(self) -> None:
+        self._put(self._records, self._events)
+
+    def _put(self, records: Sequence[tuple[object, ...]], events: Sequence[tuple[object, ...]]) -> None:
+        with self.transaction() as database:
+            database.execute("DELETE FROM runs")
+            database.execute("DELETE FROM events")
+            database.executemany("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?)", records)
+            database.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", events)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        self.database.execute("BEGIN")
+        yield self.database
+        self.database.execute("COMMIT")
+
+    def write(self, runs: Sequence[Run]) -> None:
+        """Put other runs in place of all that is there."""
+        records = [(n, r.record.run, r.record.owner, "done", *r.record[-2:]) for n, r in enumerate(runs, 1)]
+        events = [(n, *event[1:]) for n, run in enumerate(runs, 1) for event in run.events]
+        self._put(records, events)
+
+    def tamper(self, rng: random.Random) -> None:
+        """Change something, and leave the rest as it is."""
+        number, seq, *_ = event = rng.choice(self._events)
+        here = (number, seq)
+        with self.transaction() as database:
+            match rng.choice(["flip", "drop", "swap", "cut", "cut well", "no run", "no record", "no events"]):
+                case "flip":
+                    self._flip(database, event, rng)
+                case "drop":
+                    database.execute("DELETE FROM events WHERE run = ? AND seq = ?", here)
+                case "swap":
+                    there = rng.choice(self._events)[:2]
+                    move = "UPDATE events SET run = ?, seq = ? WHERE run = ? AND seq = ?"
+                    for change in ((0, 0, *here), (*here, *there), (*there, 0, 0)):
+                        database.execute(move, change)
+                case "cut":
+                    database.execute("DELETE FROM events WHERE run = ? AND seq >= ?", here)
+                case "cut well":
+                    database.execute("DELETE FROM events WHERE run = ? AND seq >= ?", here)
+                    head = event[6]  # what it was chained to
+                    database.execute("UPDATE runs SET length = ?, head = ? WHERE number = ?", (seq, head, number))
+                case "no run":
+                    database.execute("DELETE FROM events WHERE run = ?", (number,))
+                    database.execute("DELETE FROM runs WHERE number = ?", (number,))
+                case "no record":
+                    database.execute("DELETE FROM runs WHERE number = ?", (number,))
+                case "no events":
+                    database.execute("DELETE FROM events WHERE run = ?", (number,))
+
+    def _flip(self, database: sqlite3.Connection, event: tuple[object, ...], rng: random.Random) -> None:
+        column = rng.randrange(8)
+        name = ("run", "seq", "kind", "at", "label", "body", "previous", "hash")[column]
+        old = event[column]
+        new: object = flipped(old, rng) if isinstance(old, str) else None
+        if new is None:
+            new = rng.choice([old + 100, -old - 1, old + 0.5, "odd"])  # type: ignore[operator]
+        if rng.random() < 0.1 and name not in ("run", "seq"):
+            new = b"\x00"
+        database.execute(f"UPDATE events SET {name} = ? WHERE run = ? AND seq = ?", (new, *event[:2]))
+
+    def first_difference(self) -> tuple[str, int] | None:
+        """The first run and place where something else stands than before, as the tables are sorted."""
+        records, events = self._rows("runs"), self._rows("events")
+        for place, was in enumerate(self._records):
+            number, run, owner, *_ = was
+            there = records[place] if place < len(records) else None
+            if there is None or there[:3] != (number, run, owner):
+                return str(run), 0
+            before = [row for row in self._events if row[0] == number]
+            after = [row for row in events if row[0] == number]
+            for seq in range(max(len(before), len(after))):
+                if before[seq : seq + 1] != after[seq : seq + 1]:
+                    return str(run), seq
+        return None
+
+
+async def named(tampered: SqlJournal | ExportedJournal, kept: Sequence[Checkpoint]) -> tuple[str, int | None] | None:
+    """The event that `verify` calls the first bad one, if any."""
+    try:
+        await verify(tampered, [KEY.verifier], kept)
+    except ChainBroken as broken:
+        return broken.run, broken.seq
+    return None
+
+
+async def test_of_1000_tamperings_in_the_tables_the_first_bad_event_is_named_in_each(tmp_path: Path) -> None:
+    journal, kept = await filled(tmp_path / "journal.db")
+    runs = [Run(record, await journal.read(record.run)) for record in await journal.runs()]
+    tables, rng, seen = Tables(tmp_path / "journal.db"), random.Random(5), 0
+    with closing(tables.database):
+        while seen < 1000:
+            if rng.random() < 0.5:
+                tables.tamper(rng)
+            else:
+                tables.write(forged([Run(run.record, list(run.events)) for run in runs], rng))
+            first = tables.first_difference()
+            assert await named(journal, kept) == first
+            seen += first is not None  # an event that is swapped with itself is no tampering
+            tables.restore()
+    assert await named(journal, kept) is None
+    await journal.close()
+
+
+async def exported(journal: Journal, path: Path) -> Path:
+    with path.open("wb") as file:
+        export = Export(file)
+        await journal.inspect(export)
+        export.finish()
+    return path
+
+
+def tampered_lines(lines: list[bytes], rng: random.Random) -> list[bytes]:
+    """An exported file, header aside, with one line or two changed, moved or gone."""
+    place, other = sorted(rng.sample(range(len(lines) - 1), 2))
+    match rng.choice(["flip", "drop", "swap", "cut", "cut within a line"]):
+        case "flip" if b'"seq"' in lines[place]:
+            at = rng.randrange(len(lines[place]))
+            lines[place] = (
+                lines[place][:at] + bytes([lines[place][at] ^ rng.randrange(1, 256)]) + lines[place][at + 1 :]
+            )
+        case "drop":
+            del lines[place]
+        case "swap":
+            lines[place], lines[other] = lines[other], lines[place]
+        case "cut":
+            del lines[place:]
+        case "cut within a line":
+            lines[place:] = [lines[place][: rng.randrange(len(lines[place]))]]
+    return lines
+
+
+def first_different_line(before: Sequence[bytes], after: Sequence[bytes]) -> tuple[str, int] | None:
+    """The run and number of the first event that differs, or that stands first below a run's line that does."""
+    for place, line in enumerate(before[:-1]):
+        if place >= len(after) or without_end(after[place]) != without_end(line):
+            value = json.loads(line)
+            return value["run"], value.get("seq", 0)
+    return None
+
+
+def without_end(line: bytes) -> bytes:
+    """The line of a run without what it says of its end: where events are changed, that fits or it does not."""
+    return line.partition(b',"length":')[0]
+
+
+async def test_of_1000_tamperings_in_an_exported_file_the_first_bad_event_is_named_in_each(tmp_path: Path) -> None:
+    journal, kept = await filled(tmp_path / "journal.db")
+    runs = [Run(record, await journal.read(record.run)) for record in await journal.runs()]
+    path = await exported(journal, tmp_path / "journal.jsonl")
+    await journal.close()
+    header, *lines = path.read_bytes().splitlines(keepends=True)
+    rng, seen = random.Random(6), 0
+    while seen < 1000:
+        if rng.random() < 0.5:
+            after = tampered_lines(list(lines), rng)
+        else:
+            after = written([*forged([Run(run.record, list(run.events)) for run in runs], rng)])
+        path.write_bytes(header + b"".join(after))
+        first = first_different_line(lines, after)
+        assert await named(ExportedJournal(path), kept) == first
+        seen += first is not None
+    path.write_bytes(header + b"".join(lines))
+    assert await named(ExportedJournal(path), kept) is None
+
+
+def written(runs: Sequence[Run]) -> list[bytes]:
+    """The lines of a file that holds these runs."""
+    file = io.BytesIO()
+    export = Export(file)
+    for run in runs:
+        export.run(run.record, run.events)
+    export.finish()
+    return file.getvalue().splitlines(keepends=True)[1:]
+
+
+# Making checkpoints, and who may rely on them
+
+
+@pytest.fixture
+def journal() -> InMemoryJournal:
+    return InMemoryJournal()
+
+
+async def test_nothing_new_needs_no_checkpoint(journal: InMemoryJournal) -> None:
+    assert await checkpoint(journal, KEY) is None
+    await journal.start("a", "user:a", drafts(0, 2))
+    made = await checkpoint(journal, KEY)
+    assert made is not None
+    assert [(s.run, s.begins, s.length) for s in made.stretches] == [("a", 0, 2)]
+    assert await checkpoint(journal, KEY) is None
+
+
+async def test_a_checkpoint_tells_only_what_came_since_the_one_before(journal: InMemoryJournal) -> None:
+    head = await journal.start("a", "user:a", drafts(0, 2))
+    await checkpoint(journal, KEY)
+    await journal.append("a", drafts(2, 1), head)
+    await journal.start("b", "user:b", drafts(0, 1))
+    made = await checkpoint(journal, KEY)
+    assert made is not None
+    told = [(s.run, s.begins, s.length) for s in made.stretches]
+    assert told == [("a", 2, 3), (CHECKPOINTS, 0, 1), ("b", 0, 1)]
+    assert await verify(journal, [KEY.verifier]) == Verified(6, 6, made)
+
+
+async def test_what_came_later_is_counted_and_may_be_cut_off_unseen(journal: InMemoryJournal) -> None:
+    head = await journal.start("a", "user:a", drafts(0, 2))
+    await checkpoint(journal, KEY)
+    await journal.append("a", drafts(2, 5), head)
+    found = await verify(journal, [KEY.verifier])
+    assert (found.events, found.covered) == (8, 3)
+
+
+async def test_a_key_without_any_checkpoint_is_a_finding(journal: InMemoryJournal) -> None:
+    await journal.start("a", "user:a", drafts(0, 2))
+    with pytest.raises(ChainBroken, match=f"event 0 of run '{CHECKPOINTS}' is missing"):
+        await verify(journal, [KEY.verifier])
+
+
+async def test_checkpoints_that_were_cut_off_with_all_they_tell_of_are_seen_by_whoever_kept_them(
+    tmp_path: Path,
+) -> None:
+    journal, kept = await filled(tmp_path / "journal.db")
+    runs = [Run(record, await journal.read(record.run)) for record in await journal.runs()]
+    tables = Tables(tmp_path / "journal.db")
+    young = [run for run in runs if run.record.run in ("r0", "r1", CHECKPOINTS)]
+    for run, length in zip(young, (5, 5, 1), strict=True):
+        del run.events[length:]
+    with closing(tables.database):
+        tables.write(rechained(young))
+    assert (await verify(journal, [KEY.verifier])).events == 11  # all as it was at the first checkpoint
+    assert await named(journal, kept) == ("r1", 5)
+    assert await named(journal, kept[-1:]) == (CHECKPOINTS, 1)
+    await journal.close()
+
+
+async def test_a_checkpoint_of_another_key_is_no_checkpoint(journal: InMemoryJournal) -> None:
+    await journal.start("a", "user:a", drafts(0, 2))
+    made = await checkpoint(journal, KEY)
+    assert made is not None
+    other = SecretKey.generate()
+    with pytest.raises(ChainBroken, match="signed with a key that you gave"):
+        await checkpoint(journal, other)
+    with pytest.raises(InvalidInput, match="line 1 of the kept checkpoints is not signed"):
+        read_checkpoints([made.text], [other.verifier])
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        read_checkpoints(['{"number":1}'], [KEY.verifier])
+
+
+async def test_a_key_is_changed_by_naming_the_one_before(journal: InMemoryJournal) -> None:
+    new = SecretKey.generate()
+    head = await journal.start("a", "user:a", drafts(0, 2))
+    await checkpoint(journal, KEY)
+    await journal.append("a", drafts(2, 1), head)
+    await checkpoint(journal, new, older_keys=[KEY.verifier])
+    assert (await verify(journal, [KEY.verifier, new.verifier])).covered == 5
+    with pytest.raises(ChainBroken, match=f"event 1 of run '{CHECKPOINTS}'"):
+        await verify(journal, [KEY.verifier])
+
+
+async def test_nothing_is_signed_over_a_journal_that_lost_something(tmp_path: Path) -> None:
+    journal, _ = await filled(tmp_path / "journal.db")
+    await journal.start("new", "user:n", drafts(0, 1))
+    with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as database:
+        database.execute("DELETE FROM events WHERE run = 1 AND seq > 2")
+        head = "(SELECT hash FROM events WHERE run = 1 AND seq = 2)"
+        database.execute(f"UPDATE runs SET length = 3, head = {head} WHERE number = 1")
+    with pytest.raises(ChainBroken, match="event 3 of run 'r0' is missing"):
+        await checkpoint(journal, KEY)
+    await journal.close()
+
+
+async def test_of_two_who_make_a_checkpoint_at_once_one_is_told(tmp_path: Path) -> None:
+    journal, _ = await filled(tmp_path / "journal.db")
+    await journal.start("new", "user:n", drafts(0, 1))
+    results = await asyncio.gather(*(checkpoint(journal, KEY) for _ in range(4)), return_exceptions=True)
+    assert sum(isinstance(result, Checkpoint) for result in results) == 1
+    assert all(result is None or isinstance(result, Checkpoint | JournalConflict) for result in results)
+    await verify(journal, [KEY.verifier])
+    await journal.close()
+
+
+async def test_checkpoints_work_on_postgresql(postgresql: str) -> None:
+    journal, kept = await filled(postgresql)
+    assert (await verify(journal, [KEY.verifier], kept)).newest == kept[-1]
+    await journal.close()
+
+
+async def test_keys_come_back_from_their_files_and_others_are_refused(tmp_path: Path) -> None:
+    KEY.save(tmp_path / "key")
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    assert SecretKey.load(tmp_path / "key").verifier.id == PublicKey.load(tmp_path / "key.pub").id == KEY.verifier.id
+    for path in (tmp_path / "key.pub", tmp_path / "nothing", Path(__file__)):
+        with pytest.raises(ConfigurationError, match="holds no secret Ed25519 key"):
+            SecretKey.load(path)
+    with pytest.raises(ConfigurationError, match="holds no public Ed25519 key"):
+        PublicKey.load(tmp_path / "key")
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        KEY.save(tmp_path / "key")
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    drafts_=st.lists(
+        st.builds(
+            Draft,
+            st.text(max_size=5),
+            st.text(st.characters(exclude_categories=()), max_size=9),
+            st.text(max_size=5),
+            st.floats(allow_nan=False, allow_infinity=False),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    run=st.text(st.characters(exclude_categories=()), min_size=1, max_size=9),
+)
+async def test_any_history_of_any_text_can_be_exported_and_verified(run: str, drafts_: list[Draft]) -> None:
+    journal = InMemoryJournal()
+    await journal.start(run, f"user:{run}", drafts_)
+    await journal.start(f"{run}2", "user:a", drafts_)
+    made = await checkpoint(journal, KEY)
+    assert made is not None
+    with tempfile.TemporaryDirectory() as folder:
+        path = await exported(journal, Path(folder) / "journal.jsonl")
+        assert await verify(ExportedJournal(path), [KEY.verifier], [made]) == await verify(journal, [KEY.verifier])
+        assert await ExportedJournal(path).read(run) == await journal.read(run)
