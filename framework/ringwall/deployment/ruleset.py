@@ -20,6 +20,7 @@ from ringwall.principal import PUBLIC, Grant, Grants, Principal, scoped
 ANY: Final = "*"
 """The only wildcard: any text, also none."""
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -116,7 +117,7 @@ class _Patterns(Generic[T]):
         return found
 
 
-def _value(values: dict[str, T], key: str, make: Callable[[], T]) -> T:
+def _value(values: dict[K, T], key: K, make: Callable[[], T]) -> T:
     value = values.get(key)
     if value is None:
         value = values[key] = make()
@@ -130,36 +131,49 @@ class _About:
 
     def __init__(self) -> None:
         self.named: dict[Grant, Ranked] = {}
-        self.patterned: _Patterns[Ranked] = _Patterns()
+        self.patterned: _Patterns[Ranked] | None = None
 
     def add(self, ranked: Ranked) -> None:
         subject = ranked.rule.subject
-        if ANY in subject:
-            self.patterned.at(subject, lambda: ranked)
-        else:
+        if ANY not in subject:
             self.named.setdefault(subject, ranked)
+            return
+        if self.patterned is None:
+            self.patterned = _Patterns()
+        self.patterned.at(subject, lambda: ranked)
 
 
 class _Section:
     """The rules and holdings of one tenant, or those of every tenant."""
 
-    __slots__ = ("about", "given", "given_to_ids")
+    __slots__ = ("exact", "given", "given_to_ids", "wild")
 
     def __init__(self) -> None:
-        self.about: _Patterns[_Patterns[_About]] = _Patterns()
+        self.exact: dict[tuple[str, str], _About] = {}
+        self.wild: _Patterns[_Patterns[_About]] = _Patterns()
         self.given: dict[Grant, list[Grant]] = {}
         self.given_to_ids: _Patterns[list[Grant]] = _Patterns()
 
     def add_rule(self, ranked: Ranked) -> None:
         rule = ranked.rule
-        actions: _Patterns[_About] = self.about.at(rule.resource, _Patterns)
-        actions.at(rule.action, _About).add(ranked)
+        if ANY in rule.action or ANY in rule.resource:
+            actions: _Patterns[_About] = self.wild.at(rule.resource, _Patterns)
+            actions.at(rule.action, _About).add(ranked)
+        else:
+            _value(self.exact, (rule.action, rule.resource), _About).add(ranked)
 
     def add_holding(self, holding: Holding) -> None:
         if ANY in holding.holder:
             self.given_to_ids.at(holding.holder, list).append(holding.grant)
         else:
             self.given.setdefault(holding.holder, []).append(holding.grant)
+
+    def about(self, action: str, resource: str) -> Iterator[_About]:
+        exact = self.exact.get((action, resource))
+        if exact is not None:
+            yield exact
+        for actions in self.wild.matching(resource):
+            yield from actions.matching(action)
 
 
 class RuleSet:
@@ -216,7 +230,8 @@ class RuleSet:
         for about in self._about(action, resource, tenant):
             named = about.named
             applying += [named[grant] for grant in held & named.keys()]
-            applying += about.patterned.matching(id)
+            if about.patterned is not None:
+                applying += about.patterned.matching(id)
         return applying
 
     def _decide(self, principal: Principal, action: str, resource: str) -> Decision:
@@ -224,12 +239,7 @@ class RuleSet:
         return min(applying).decision if applying else Decision.no_rule(principal.id, action, resource)
 
     def _find(self, action: str, resource: str, tenant: str | None) -> list[_About]:
-        return [
-            about
-            for section in self._of(tenant)
-            for actions in section.about.matching(resource)
-            for about in actions.matching(action)
-        ]
+        return [about for section in self._of(tenant) for about in section.about(action, resource)]
 
     def _of(self, tenant: str | None) -> tuple[_Section, ...]:
         every = self._sections[None]
