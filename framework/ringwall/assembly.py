@@ -11,10 +11,12 @@ from ringwall.container import Container, Maker, Wiring
 from ringwall.data.base import DocumentStore, Embeddings
 from ringwall.data.retrieve import Retriever
 from ringwall.deployment.base import Policy
+from ringwall.deployment.desk import GatedDesk
 from ringwall.deployment.gates import GatedMemories, GatedModel, GatedProfiles, GatedStore, may_disclose
 from ringwall.deployment.runlog import RunLog
 from ringwall.deployment.toolgate import GatedTools
 from ringwall.interface.base import ToolRunner
+from ringwall.interface.plan import Desk
 from ringwall.model.base import ModelProvider
 from ringwall.model.router import Router, Skipped
 from ringwall.personalization.base import MemoryStore, ProfileStore
@@ -96,6 +98,7 @@ def _wire_gates(wiring: Wiring, models: Sequence[ModelProvider]) -> None:
         wiring.run(ModelProvider, partial(_gated_router, router=model))
     else:
         wiring.run(ModelProvider, partial(_gated_model, model=model))
+    wiring.run(Desk, GatedDesk)
     wiring.run(Outlet, _outlet)
     wiring.run(Saved, Saved)
     wiring.run(Checkpoint, _checkpoint)

@@ -6,7 +6,8 @@
     │   ├── ContextOverflow              more tokens than the model's window holds
     │   ├── WorkerDied                   whoever worked on it died: killed, or out of memory
     │   ├── UnknownRun                   no such run, or none that this principal may see
-    │   └── NotWaiting                   the run or call is not (any more) waiting for this answer
+    │   ├── NotWaiting                   the run or call is not (any more) waiting for this answer
+    │   └── Unavailable                  a value that a plan wants cannot be had
     ├── ConfigurationError           the deployer's: the app cannot be built like this
     │   ├── UnknownPlugin                no plugin of that name is installed
     │   ├── MissingDependency            a constructor asks for what no recipe makes
@@ -112,6 +113,10 @@ class UnknownRun(InvalidInput):
 
 class NotWaiting(InvalidInput):
     """An answer to a question that is not open: already answered, used up, or never asked."""
+
+
+class Unavailable(InvalidInput):
+    """A value that a plan wants cannot be had: its call returned nothing, or it names no record or several."""
 
 
 class ConfigurationError(RingwallError):

@@ -23,7 +23,8 @@ class Approval:
     """An open question to a human.
 
     `in_doubt` tells the two kinds apart: may this call be made, or (the call was started and its result is
-    unknown) did it happen. `arguments` is the exact JSON text that would be, or was, used.
+    unknown) did it happen. `arguments` is the exact JSON text that would be, or was, used. `releases` are recipients
+    who would be told what they do not hold: whoever says yes needs the right to `declassify` for each.
     """
 
     run: str
@@ -36,6 +37,7 @@ class Approval:
     rule: str
     label: Label
     in_doubt: bool = False
+    releases: tuple[str, ...] = ()
 
 
 def open_questions(log: RunLog) -> tuple[Approval, ...]:
@@ -49,7 +51,19 @@ def _approval(log: RunLog, state: CallState) -> Approval:
     label = log.floor if in_doubt else state.label
     reason, rule = state.reason, state.rule
     requester = log.principal.id
-    return Approval(log.run, call.id, call.tool, call.arguments, call.digest, requester, reason, rule, label, in_doubt)
+    return Approval(
+        log.run,
+        call.id,
+        call.tool,
+        call.arguments,
+        call.digest,
+        requester,
+        reason,
+        rule,
+        label,
+        in_doubt,
+        state.releases,
+    )
 
 
 async def may_answer(policy: Policy, question: Approval, requester: Principal, by: Principal) -> None:
@@ -65,6 +79,10 @@ async def may_answer(policy: Policy, question: Approval, requester: Principal, b
     decision = await policy.decide(by, "approve", f"tool:{question.tool}")
     if not decision:
         raise ActionDenied(f"{by.id} may not approve it: {decision.reason}", rule=decision.rule)
+    for receiver in question.releases:
+        decision = await policy.decide(by, "declassify", receiver)
+        if not decision:
+            raise ActionDenied(f"{by.id} may not let {receiver} be told: {decision.reason}", rule=decision.rule)
     if not question.label.may_flow_to(await policy.grants(by)):
         raise FlowDenied("the approver may not be shown these arguments", hint="ask somebody who may")
 

@@ -13,8 +13,10 @@ from typing import Any, cast
 
 from ringwall.deployment.base import Policy
 from ringwall.deployment.journal import Draft, Event, Head, Journal, RunStatus
+from ringwall.deployment.ledger import Ledger
 from ringwall.errors import InvalidInput, JournalConflict
 from ringwall.interface.base import CallStatus, ToolCall, ToolOutcome
+from ringwall.interface.plan import TaskPlan
 from ringwall.label import BOTTOM, Label, Labelled, Source, join
 from ringwall.principal import Principal
 from ringwall.schema import JSON, dumps
@@ -35,7 +37,8 @@ class CallPhase(StrEnum):
 class CallState:
     """A call with its phase; `label` is what it carried when somebody was asked, `reason` and `rule` why.
 
-    `by` is the id of whoever answered. `outcome` is there once the call is finished.
+    `by` is the id of whoever answered. `outcome` is there once the call is finished. `releases` are those who would be
+    told what they do not hold, and of whom somebody was asked.
     """
 
     call: ToolCall
@@ -45,6 +48,7 @@ class CallState:
     rule: str = ""
     by: str = ""
     outcome: ToolOutcome | None = None
+    releases: tuple[str, ...] = ()
 
 
 class RunLog:
@@ -52,14 +56,15 @@ class RunLog:
 
     `proposals` holds, by tool and arguments, what each call that a model asked for could have been made from: the
     floor at that moment. A call asked for before anything was read stays the user's own, whatever is read later.
+    `ledger` holds the run's plan, once there is one.
 
     Events collect here until `flush`; what must not be lost is flushed before what depends on it happens.
     `before_flush` is called first, to note what else should go along.
     """
 
     __slots__ = (
-        "_cut_off", "_drafts", "_head", "_journal", "_labels", "before_flush", "calls", "floor", "intent", "policy",
-        "principal", "proposals", "question", "run",
+        "_cut_off", "_drafts", "_head", "_journal", "_labels", "before_flush", "calls", "floor", "intent", "ledger",
+        "policy", "principal", "proposals", "question", "run",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +82,7 @@ class RunLog:
         self.floor = question.label
         self.calls: dict[str, CallState] = {}
         self.proposals: dict[tuple[str, str], Label] = {}
+        self.ledger: Ledger | None = None
         self.before_flush: Callable[[], None] | None = None
         self._journal = journal
         self._head: Head | None = None
@@ -106,6 +112,10 @@ class RunLog:
                 label = event_label(event)
                 for tool, arguments in event_body(event)["calls"]:
                     log.proposals[tool, arguments] = label
+            elif event.kind == "plan.fixed":
+                log.ledger = Ledger(TaskPlan.from_json(event_body(event)["plan"]))
+            elif log.ledger is not None:
+                log.ledger.read(event.kind, event_body(event))
         return log
 
     def note(self, kind: str, body: Mapping[str, JSON], *, label: Label | None = None) -> None:
@@ -201,7 +211,8 @@ def _next_state(state: CallState | None, event: Event, body: Mapping[str, Any]) 
     match phase:
         case "asked":
             label = Label.from_json(body["label"])
-            return replace(state, phase=CallPhase.ASKED, label=label, reason=body["reason"], rule=body["rule"])
+            releases = tuple(body.get("releases", ()))
+            return CallState(state.call, CallPhase.ASKED, label, body["reason"], body["rule"], releases=releases)
         case "approved" | "declined":
             return replace(state, phase=CallPhase(phase), by=body["by"])
         case "started":

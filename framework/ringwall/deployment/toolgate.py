@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 from ringwall.deployment.base import Decision, Verdict
+from ringwall.deployment.disclosure import Disclosure, disclosures, note_disclosures
 from ringwall.deployment.gates import caused_by
+from ringwall.deployment.ledger import Causes, Ledger, result_of, says
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.interface.base import CallContext, CallStatus, Effect, PreparedCall, Tool, ToolOutcome, ToolRunner
-from ringwall.label import Label, join
-from ringwall.principal import ACL, Principal
+from ringwall.label import BOTTOM, Label, join
+from ringwall.principal import ACL
 from ringwall.schema import JSON
 
 
@@ -36,7 +39,7 @@ class GatedTools(ToolRunner):
                 self._log.saw(state.outcome.label)
                 return state.outcome
             case CallPhase.STARTED | CallPhase.IN_DOUBT if _repeatable(prepared.tool):
-                return await self._perform(prepared, context, self._label(prepared))
+                return await self._perform(prepared, context, self._causes(prepared) or Causes(self._log.floor, BOTTOM))
             case CallPhase.STARTED:
                 return await self._in_doubt(prepared, "it was started, and no result is known")
             case CallPhase.IN_DOUBT:
@@ -44,19 +47,57 @@ class GatedTools(ToolRunner):
         return await self._decide(prepared, context, state)
 
     async def _decide(self, prepared: PreparedCall, context: CallContext, state: CallState | None) -> ToolOutcome:
-        label = self._label(prepared)
-        if objection := await self._flow_objection(prepared, label):
-            return await self._refuse(prepared, objection, "flow")
+        ledger = self._log.ledger
+        causes = self._own_causes(prepared) if ledger is None else self._planned(prepared, ledger)
+        if causes is None:
+            return await self._refuse(prepared, "the plan made from the user's words does not name this call", "plan")
+        if ledger is not None and causes.step:
+            ledger.calls[causes.step] = prepared.call.id
+        told = await disclosures(self._log, prepared, causes)
+        for each in told:
+            if each.decision.verdict is Verdict.DENY:
+                return await self._refuse(prepared, each.objection, "flow")
         if state and state.phase is CallPhase.DECLINED:
             return await self._refuse(prepared, f"{state.by} declined it", "approval")
-        resource = f"tool:{prepared.tool.name}"
-        decision = await caused_by(self._log, label.influence, "call", resource)
-        match decision.verdict:
-            case Verdict.DENY:
-                return await self._refuse(prepared, decision.reason, decision.rule)
-            case Verdict.ASK if not _endorsed(prepared, label, state):
-                return await self._ask(prepared, label, decision, state)
-        return await self._perform(prepared, context, label, decision=decision)
+        decision = await caused_by(self._log, causes.label.influence, "call", f"tool:{prepared.tool.name}")
+        if decision.verdict is Verdict.DENY:
+            return await self._refuse(prepared, decision.reason, decision.rule)
+        asked = [each for each in told if each.decision.verdict is Verdict.ASK]
+        if (asked or decision.verdict is Verdict.ASK) and not _endorsed(prepared, causes, asked, state):
+            return await self._ask(prepared, causes, decision, asked, state)
+        note_disclosures(self._log, prepared.call.id, told)
+        return await self._perform(prepared, context, causes, decision=decision)
+
+    def _causes(self, prepared: PreparedCall) -> Causes | None:
+        """What could have made the call what it is; None if the run has a plan, and that names another."""
+        ledger = self._log.ledger
+        return self._own_causes(prepared) if ledger is None else self._planned(prepared, ledger)
+
+    def _own_causes(self, prepared: PreparedCall) -> Causes:
+        label = self._label(prepared)
+        return Causes(label, label)
+
+    def _planned(self, prepared: PreparedCall, ledger: Ledger) -> Causes | None:
+        """With a plan: what the plan's origins carry. Outside of it only looking is left, and that to the policy."""
+        words, shown, tool = self._log.question.label, self._shown(prepared), prepared.tool
+        causes = ledger.causes(prepared, words, shown, free=self._is_free, says=self._says)
+        if causes is None and tool.effect is Effect.READ and not tool.recipients:
+            return Causes(shown, shown)
+        return causes
+
+    def _is_free(self, call: str) -> bool:
+        state = self._log.calls.get(call)
+        if state is None or state.outcome is None:
+            return state is None
+        return state.outcome.status is CallStatus.REFUSED
+
+    def _says(self, value: JSON) -> bool:
+        return says(value, partial(contains_value, self._log.question.value))
+
+    def _shown(self, prepared: PreparedCall) -> Label:
+        """All that the model had been shown when it asked for the call."""
+        log = self._log
+        return log.proposals.get((prepared.call.tool, prepared.call.arguments), log.floor) | log.question.label
 
     def _label(self, prepared: PreparedCall) -> Label:
         """What the call could have been made from: all that the model had been shown when it asked for it.
@@ -72,49 +113,41 @@ class GatedTools(ToolRunner):
             return shown
         content = Label(shown.secrecy)
         control = prepared.tool.control_arguments
-        others = [name for name, value in prepared.arguments.items() if not self._in_question(value)]
+        others = [name for name, value in prepared.arguments.items() if not self._in_question(name, value, control)]
         return join([words, *[shown if name in control else content for name in others]])
 
-    def _in_question(self, value: JSON) -> bool:
+    def _in_question(self, name: str, value: JSON, control: frozenset[str]) -> bool:
+        if name in control:
+            return self._says(value)
         return isinstance(value, str | int | float) and contains_value(self._log.question.value, str(value))
 
-    async def _flow_objection(self, prepared: PreparedCall, label: Label) -> str:
-        """Why the recipients named in the call, or else the tool itself, may not receive its arguments, if so."""
-        tenant = self._log.principal.tenant
-        receivers = [Principal(f"to:{name}", tenant) for name in _recipients(prepared)] or [
-            Principal(f"tool:{prepared.tool.name}", tenant)
-        ]
-        for receiver in receivers:
-            grants = await self._log.policy.grants(receiver)
-            for acl in label.secrecy:
-                if not acl.admits(grants):
-                    return f"the arguments could tell {receiver.id} what is for {' or '.join(sorted(acl))} alone"
-        return ""
-
     async def _perform(
-        self, prepared: PreparedCall, context: CallContext, label: Label, *, decision: Decision | None = None
+        self, prepared: PreparedCall, context: CallContext, causes: Causes, *, decision: Decision | None = None
     ) -> ToolOutcome:
         tool, call = prepared.tool, prepared.call
         if decision is not None:
             rule: dict[str, JSON] = {"rule": decision.rule, "reason": decision.reason}
-            self._log.note("call.started", {**_described(prepared), **rule})
-            self._log.calls[call.id] = CallState(call, CallPhase.STARTED, label)
+            self._log.note("call.started", {**_described(prepared, causes), **rule})
+            self._log.calls[call.id] = CallState(call, CallPhase.STARTED, causes.label)
             if tool.effect is not Effect.READ:
                 await self._log.flush(durable=True)
         outcome = await self._inner.execute(prepared, context)
         if outcome.status is CallStatus.TIMED_OUT and tool.effect is not Effect.READ:
             return await self._in_doubt(prepared, outcome.text)
-        return await self._finish(prepared, ToolOutcome(outcome.status, outcome.text, self._result_label(tool, label)))
+        return await self._finish(prepared, causes, outcome)
 
-    def _result_label(self, tool: Tool, label: Label) -> Label:
-        own = Label.of(ACL((self._log.principal.own_grant,)), f"tool:{tool.name}")
-        return label | (own if tool.label is None else tool.label)
-
-    async def _finish(self, prepared: PreparedCall, outcome: ToolOutcome) -> ToolOutcome:
-        call = prepared.call
-        self._log.note("call.finished", _concluded(call.id, outcome), label=outcome.label)
+    async def _finish(self, prepared: PreparedCall, causes: Causes, outcome: ToolOutcome) -> ToolOutcome:
+        call, tool, ledger = prepared.call, prepared.tool, self._log.ledger
+        own = Label.of(ACL((self._log.principal.own_grant,)), f"tool:{tool.name}") if tool.label is None else tool.label
+        label, kept = causes.label | own, {}
+        if outcome.status is CallStatus.DONE and (tool.fields or ledger is not None):
+            result = result_of(tool, outcome.text, causes.label, label)
+            label = result.whole
+            kept = ledger.finish(causes.step, result) if ledger is not None and causes.step else {}
+        outcome = ToolOutcome(outcome.status, outcome.text, label)
+        self._log.note("call.finished", {**_concluded(call.id, outcome), **kept}, label=label)
         self._log.calls[call.id] = CallState(call, CallPhase.FINISHED, outcome=outcome)
-        await self._log.flush(durable=prepared.tool.effect is not Effect.READ)
+        await self._log.flush(durable=tool.effect is not Effect.READ)
         return outcome
 
     async def _refuse(self, prepared: PreparedCall, reason: str, rule: str) -> ToolOutcome:
@@ -126,13 +159,23 @@ class GatedTools(ToolRunner):
         return outcome
 
     async def _ask(
-        self, prepared: PreparedCall, label: Label, decision: Decision, state: CallState | None
+        self,
+        prepared: PreparedCall,
+        causes: Causes,
+        decision: Decision,
+        told: Sequence[Disclosure],
+        state: CallState | None,
     ) -> ToolOutcome:
-        if state is None or state.label != label:
-            why: dict[str, JSON] = {"reason": decision.reason, "rule": decision.rule}
-            self._log.note("call.asked", {**_described(prepared), **why, "label": cast(JSON, label.to_json())})
+        releases = _receivers(told)
+        if state is None or state.label != causes.label or state.releases != releases:
+            reason, rule = decision.reason, decision.rule
+            if decision.verdict is not Verdict.ASK:
+                reason, rule = told[0].objection, told[0].decision.rule
+            body: dict[str, JSON] = {"reason": reason, "rule": rule, "label": cast(JSON, causes.label.to_json())}
+            body |= {"releases": list(releases)} if releases else {}
+            self._log.note("call.asked", {**_described(prepared, causes), **body})
             self._log.calls[prepared.call.id] = CallState(
-                prepared.call, CallPhase.ASKED, label, decision.reason, decision.rule
+                prepared.call, CallPhase.ASKED, causes.label, reason, rule, releases=releases
             )
         return _waiting(prepared.tool)
 
@@ -154,35 +197,29 @@ def _repeatable(tool: Tool) -> bool:
     return tool.effect is Effect.READ or tool.idempotent
 
 
-def _endorsed(prepared: PreparedCall, label: Label, state: CallState | None) -> bool:
-    """Whether somebody approved exactly this: the same tool, arguments and label."""
+def _endorsed(prepared: PreparedCall, causes: Causes, told: Sequence[Disclosure], state: CallState | None) -> bool:
+    """Whether somebody approved exactly this: the same tool, arguments, label and receivers."""
     return (
         state is not None
         and state.phase is CallPhase.APPROVED
         and state.call.digest == prepared.call.digest
-        and state.label == label
+        and state.label == causes.label
+        and state.releases == _receivers(told)
     )
 
 
-def _recipients(prepared: PreparedCall) -> list[str]:
-    """Everybody that the call names, in whatever collection: a receiver that goes unseen is one that is not asked."""
-    names: list[str] = []
-    for argument in prepared.tool.recipients:
-        value = prepared.arguments.get(argument)
-        if isinstance(value, Iterable) and not isinstance(value, str):
-            names.extend(map(str, value))
-        elif value is not None:
-            names.append(str(value))
-    return names
+def _receivers(told: Sequence[Disclosure]) -> tuple[str, ...]:
+    return tuple(sorted({each.receiver for each in told}))
 
 
 def _waiting(tool: Tool) -> ToolOutcome:
     return ToolOutcome(CallStatus.WAITING, f"{tool.name} waits for a human")
 
 
-def _described(prepared: PreparedCall) -> dict[str, JSON]:
+def _described(prepared: PreparedCall, causes: Causes | None = None) -> dict[str, JSON]:
     call = prepared.call
-    return {"call": call.id, "tool": call.tool, "arguments": call.arguments}
+    body: dict[str, JSON] = {"call": call.id, "tool": call.tool, "arguments": call.arguments}
+    return body | {"step": causes.step} if causes is not None and causes.step else body
 
 
 def _concluded(call_id: str, outcome: ToolOutcome) -> dict[str, JSON]:

@@ -34,13 +34,14 @@ class FunctionTool(Tool):
         recipients: tuple[str, ...] = (),
         idempotent: bool = False,
         label: Label | None = None,
+        fields: Mapping[str, Label] | None = None,
         timeout: float = 30.0,
     ) -> None:
         self.function = function
         self.name = name or function.__name__
         self.description = inspect.getdoc(function) or ""
         self.effect, self.idempotent, self.label, self.timeout = effect, idempotent, label, timeout
-        self.control, self.recipients = control, recipients
+        self.control, self.recipients, self.fields = control, recipients, dict(fields or {})
         self._is_async = inspect.iscoroutinefunction(function)
         self._context_name, self._model = self._read_signature()
         self._check_names()
@@ -104,6 +105,7 @@ def tool(
     recipients: tuple[str, ...] = (),
     idempotent: bool = False,
     label: Label | None = None,
+    fields: Mapping[str, Label] | None = None,
     timeout: float = 30.0,
 ) -> Callable[[Function], FunctionTool]: ...
 
@@ -118,6 +120,7 @@ def tool(
     recipients: tuple[str, ...] = (),
     idempotent: bool = False,
     label: Label | None = None,
+    fields: Mapping[str, Label] | None = None,
     timeout: float = 30.0,
 ) -> FunctionTool | Callable[[Function], FunctionTool]:
     """Make a tool of a function. What is not said is taken at its worst: irreversible, every argument control.
@@ -134,6 +137,7 @@ def tool(
             recipients=recipients,
             idempotent=idempotent,
             label=label,
+            fields=fields,
             timeout=timeout,
         )
 

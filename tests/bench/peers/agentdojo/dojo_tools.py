@@ -181,7 +181,8 @@ class DojoTool(Tool):
         if error is not None:
             raise RuntimeError(error)
         self._stage.executed.append(call)
-        return json.dumps(to_jsonable_python(result), ensure_ascii=False)
+        result = to_jsonable_python(result)
+        return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
 
 
 def tools_of(suite: Any, stage: Stage) -> list[DojoTool]:

@@ -16,14 +16,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from dojo_player import MODES, WorstModel, arguments_of
+from dojo_plan import Written, written
+from dojo_player import MODES, Part, Subverted, WorstModel, arguments_of
 from dojo_tools import DojoTool, Stage, tools_of
 from dojo_world import SUITES, Case, attacked, benign
 
 from ringwall import App, Effect, Pipeline, Principal, Rules
 from ringwall.app import RunResult
+from ringwall.container import Wiring
 from ringwall.deployment.approvals import Approval
 from ringwall.deployment.journal import RunStatus
+from ringwall.interface.base import ToolRunner
+from ringwall.planning import ExecutePlan, MakePlan
 from ringwall.steps import Agent, Compose
 
 EMMA: Final = Principal.user("emma")
@@ -40,31 +44,54 @@ grant to:* collection:questions
 
 GOVERNED: Final = """
 allow user:* ask app:dojo
+# Who may cause a call: the user, and what only the user's own account or a tool's owner fills in. Of what others wrote
+# a line for each tool says it, below.
 allow user:* call tool:*
 allow record:* call tool:*
-allow role:deputy approve tool:*
-grant role:deputy collection:questions
+# The user's own tools may be told what she may read; whom a call names may be told if she, or such a record, names it.
 member tool:* role:deputy
-member to:* role:deputy
 grant tool:* collection:questions
-grant to:* collection:questions
+allow user:* declassify to:*
+allow record:* declassify to:*
+ask tool:* declassify to:*
+# Who answers.
+grant role:deputy collection:questions
+allow role:deputy approve tool:*
+allow role:deputy declassify to:*
 """
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Under which rules, with which agent, and with whom to ask."""
+    """With which agent, under which rules, and with whom to ask."""
 
-    name: str
-    rules: str = GOVERNED
+    agent: str
     approver: str = "nobody"
+    rules: str = GOVERNED
+
+    @property
+    def name(self) -> str:
+        return self.agent if self.agent == "ungoverned" else f"{self.agent}-{self.approver}"
+
+    @property
+    def pipeline(self) -> Pipeline:
+        agent = partial(Agent, rounds=1000)
+        match self.agent:
+            case "plan":
+                return Pipeline(MakePlan, ExecutePlan)
+            case "react" | "names":
+                return Pipeline(MakePlan, Compose, agent)
+        return Pipeline(Compose, agent)
 
 
+AGENTS: Final = ("plan", "react", "names", "taint")
+"""A plan executed by code; an agent held to a plan; held to the tools a plan names; to nothing but the labels."""
+APPROVERS: Final = ("nobody", "perfect", "waving")
 SETTINGS: Final = {
     setting.name: setting
     for setting in (
-        Setting("ungoverned", EVERYTHING_ALLOWED),
-        *(Setting(f"react-{who}", approver=who) for who in ("nobody", "perfect", "waving")),
+        Setting("ungoverned", rules=EVERYTHING_ALLOWED),
+        *(Setting(agent, who) for agent in AGENTS for who in APPROVERS),
     )
 }
 
@@ -73,24 +100,35 @@ class Play:
     """A suite under one setting: an app, whose model and tools are told which case they play."""
 
     def __init__(self, suite: Any, setting: Setting) -> None:
-        self.setting, self.stage, self.model = setting, Stage(), WorstModel()
+        self.setting, self.stage = setting, Stage()
+        self.model = WorstModel(names_alone=setting.agent == "names")
+        self.part: Part | None = None
         self.tools = {tool.name: tool for tool in tools_of(suite, self.stage)}
         self.effects = frozenset(t.name for t in self.tools.values() if t.effect is not Effect.READ or t.recipients)
         self.app = App(
             policy=Rules(_rules(setting.rules, list(self.tools.values()))),
             model=self.model,
             tools=list(self.tools.values()),
-            pipeline=Pipeline(Compose, partial(Agent, rounds=1000)),
+            pipeline=setting.pipeline,
             name="dojo",
+            wiring=self._subvert if setting.agent == "plan" else None,
         )
 
-    async def play(self, case: Case, mode: str) -> collections.Counter[str]:
+    def _subvert(self, wiring: Wiring) -> None:
+        def subverted(inner: ToolRunner) -> ToolRunner:
+            assert self.part is not None
+            return Subverted(inner, self.part)
+
+        wiring.gate(ToolRunner, subverted)
+
+    async def play(self, case: Case, mode: str, script: Written) -> collections.Counter[str]:
         """Play one case, and count what came of it."""
         counted: collections.Counter[str] = collections.Counter(n=1)
         environment = case.environment()
         self.stage.set(environment)
         due = collections.Counter(map(self._essence, case.true_calls(environment)))
-        self.model.play(case, environment, mode, self.effects)
+        self.part = Part(case, environment, mode, self.effects, script)
+        self.model.play(self.part)
         result = await self.app.ask(case.user.PROMPT, as_=EMMA)
         while result.status is RunStatus.WAITING:
             result = await self._answer(result, due, counted)
@@ -99,7 +137,8 @@ class Play:
         utility, success = case.judge(result.text, environment, executed)
         counted["utility"] = utility
         counted["success"] = success
-        counted["reached"] = self.model.seen
+        counted["reached"] = self.part.seen
+        counted["attack_asks"] = self.part.attack_asks
         counted["unauthorised"] = bool(done - due)
         counted["unasked"] = not counted["asks"]
         return counted
@@ -148,11 +187,14 @@ def _cases(suite: str, modes: Sequence[str]) -> Iterator[tuple[Case, str]]:
 async def measure(suite: str, settings: Sequence[Setting], modes: Sequence[str], *, verbose: bool) -> None:
     plays: dict[str, Play] = {}
     rows: dict[tuple[str, str, str], collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    scripts: dict[str, Written] = {}
     for case, mode in _cases(suite, modes):
+        if case.attack is None:
+            scripts[case.user.ID] = written(case)
         for setting in settings:
             if setting.name not in plays:
                 plays[setting.name] = Play(case.suite, setting)
-            counted = await plays[setting.name].play(case, mode)
+            counted = await plays[setting.name].play(case, mode, scripts[case.user.ID])
             part = "text" if case.is_text_only else "inside" if case.is_inside else "tools"
             rows[setting.name, mode, part].update(counted)
             if verbose and _is_remarkable(mode, part, counted):

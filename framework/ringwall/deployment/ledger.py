@@ -1,0 +1,155 @@
+"""What a run's plan lets it do: for each call whether the plan names it, and what each of its arguments carries.
+
+The gate keeps the ledger. Nothing that a step or a model says of a value counts here: a value's label is that of the
+result it was taken from, as the gate itself saw it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NamedTuple, cast
+
+from ringwall.errors import Unavailable
+from ringwall.interface.base import PreparedCall, Tool
+from ringwall.interface.plan import Origin, PlannedCall, Result, TaskPlan, evaluate, readings_of, same
+from ringwall.label import Label, Labelled, join
+from ringwall.schema import JSON
+
+
+class Causes(NamedTuple):
+    """What could have made a call what it is: in all, and the choice of its recipients alone.
+
+    `step` is the name that the plan has for the call; empty where no plan is asked.
+    """
+
+    label: Label
+    recipients: Label
+    step: str = ""
+
+
+class Ledger:
+    """A plan, which call of the run stands for which of its calls, and what those returned."""
+
+    __slots__ = ("calls", "plan", "readings", "results")
+
+    def __init__(self, plan: TaskPlan) -> None:
+        self.plan = plan
+        self.calls: dict[str, str] = {}
+        self.results: dict[str, Result] = {}
+        self.readings: dict[str, Labelled[JSON]] = {}
+
+    def causes(
+        self, prepared: PreparedCall, words: Label, shown: Label, *, free: Callable[[str], bool], says: Says
+    ) -> Causes | None:
+        """What could have made this call what it is, if the plan names it; None if it does not.
+
+        `words` is the label of the user's question, `shown` that of all that the model had been shown. `free` tells
+        whether the call of this id was refused, so that its place in the plan is open again; `says` whether the
+        question says a value, word for word.
+        """
+        for planned in self.plan.calls:
+            if planned.tool != prepared.tool.name:
+                continue
+            if planned.open:
+                return _summed(planned, prepared, _open_labels(prepared, words, shown, says), words)
+            holder = self.calls.get(planned.name)
+            if holder is not None and holder != prepared.call.id and not free(holder):
+                continue
+            labels = self._labels(planned, prepared, words, shown)
+            if labels is not None:
+                return _summed(planned, prepared, labels, words)
+        return None
+
+    def value(self, origin: Origin, words: Label) -> Labelled[JSON]:
+        """What an origin means now. Raises `Unavailable`."""
+        return evaluate(origin, self.results, self.readings, words)
+
+    def finish(self, step: str, result: Result) -> dict[str, JSON]:
+        """Keep what the call of that name returned; the JSON of it is what `read` takes back."""
+        self.results[step] = result
+        fields: dict[str, JSON] = {name: cast(JSON, each.to_json()) for name, each in result.fields.items()}
+        return {"step": step, "rest": cast(JSON, result.label.to_json()), "fields": fields}
+
+    def read(self, kind: str, body: Mapping[str, Any]) -> None:
+        """Take in an event of the run, when it is picked up again."""
+        if kind == "plan.read":
+            self.readings[body["key"]] = Labelled(body["value"], Label.from_json(body["label"]))
+        elif kind in ("call.asked", "call.started") and body.get("step"):
+            self.calls[body["step"]] = body["call"]
+        elif kind == "call.finished" and body.get("step"):
+            fields = {name: Label.from_json(each) for name, each in body["fields"].items()}
+            self.results[body["step"]] = Result(parsed(body["text"]), Label.from_json(body["rest"]), fields)
+
+    def _labels(
+        self, planned: PlannedCall, prepared: PreparedCall, words: Label, shown: Label
+    ) -> dict[str, Label] | None:
+        """The label of each argument, if the call is the planned one; None otherwise."""
+        given = cast("Mapping[str, JSON]", prepared.call.parsed)
+        control = prepared.tool.control_arguments
+        labels: dict[str, Label] = {}
+        for name in {*given, *planned.arguments}:
+            origin = planned.arguments.get(name)
+            label = None if origin is None else self._origin_label(origin, given.get(name), words, shown)
+            if label is None and (name in control or name not in given):
+                if origin is not None or given.get(name) is not None:
+                    return None
+                label = words
+            labels[name] = shown if label is None else label
+        return labels
+
+    def _origin_label(self, origin: Origin, value: JSON, words: Label, shown: Label) -> Label | None:
+        """What a value carries if it is the one that its origin means; None if it is another."""
+        try:
+            meant = self.value(origin, words)
+        except Unavailable:
+            # Nobody has read it: whoever made the call did, out of all that it was shown.
+            return shown if next(readings_of(origin), None) is not None else None
+        return meant.label if same(meant.value, value) else None
+
+
+Says = Callable[[JSON], bool]
+
+
+def says(value: JSON, contains: Callable[[str], bool]) -> bool:
+    """Whether a text says a value word for word, and not by chance.
+
+    A letter or a short number stands in any text: "June 13" does not say "file 13".
+    """
+    if isinstance(value, list):
+        return all(says(item, contains) for item in value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return False
+    text = str(value)
+    is_number = text.replace(".", "").isdecimal()
+    return len(text) >= (_LONG_NUMBER if is_number else 2) and contains(text)
+
+
+_LONG_NUMBER: Final = 4
+
+
+def result_of(tool: Tool, text: str, call: Label, rest: Label) -> Result:
+    """A tool's result: its fields with their labels and that of the call, since it decides what is returned."""
+    return Result(parsed(text), rest, {name: each | call for name, each in tool.fields.items()})
+
+
+def parsed(text: str) -> JSON:
+    """A result as what it says: an object or a list if it is one in JSON, or else the text."""
+    if text[:1] in ("{", "["):
+        try:
+            return cast(JSON, json.loads(text))
+        except ValueError:
+            return text
+    return text
+
+
+def _open_labels(prepared: PreparedCall, words: Label, shown: Label, says_it: Says) -> dict[str, Label]:
+    return {name: words if says_it(value) else shown for name, value in prepared.arguments.items() if value is not None}
+
+
+def _summed(planned: PlannedCall, prepared: PreparedCall, labels: Mapping[str, Label], words: Label) -> Causes:
+    """Control arguments cause the call; content merely tells what it was made from."""
+    control, recipients = prepared.tool.control_arguments, prepared.tool.recipients
+    each: Iterator[Label] = (label if name in control else Label(label.secrecy) for name, label in labels.items())
+    chosen = join([words, *[labels[name] for name in recipients if name in labels]])
+    return Causes(join([words, *each]), chosen, planned.name)

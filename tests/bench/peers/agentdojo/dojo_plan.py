@@ -1,0 +1,229 @@
+"""The plan that a faultless planner writes: from the true calls, each value replaced by where it comes from.
+
+What stands in the user's words is written down; what is a field of an earlier result is taken from it; whatever else
+there is must be read out of the earlier results, by a model. It is shown trusted fields alone where these hold the
+answer, or others of its kind and no free text was read, and nothing else says it. The planner sees the clean
+environment, never the injected text: so plans are as good as plans can be, and what is measured with them is a bound.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentdojo.functions_runtime import FunctionCall, FunctionsRuntime
+from dojo_tools import SAID
+from pydantic_core import to_jsonable_python
+
+from ringwall.interface.plan import (
+    Composed,
+    Listed,
+    Origin,
+    PlannedCall,
+    Read,
+    Taken,
+    TaskPlan,
+    Words,
+    origin_to_json,
+    same,
+)
+
+ANSWER: Final = "the answer for the user"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A plan, and what a faultless reader reads for each of its readings."""
+
+    plan: TaskPlan
+    readings: Mapping[str, Any]
+
+
+def written(case: Any) -> Written:
+    """The plan of a case's user task."""
+    environment = case.environment()
+    runtime = FunctionsRuntime(case.suite.tools)
+    writer = _Writer(case.user.PROMPT, case.suite.tools)
+    for place, call in enumerate(case.true_calls(environment)):
+        writer.plan(f"step{place}", call)
+        result, error = runtime.run_function(environment, call.function, call.args)
+        if error is None:
+            writer.results[f"step{place}"] = (call.function, to_jsonable_python(result))
+    answer = Read(tuple(writer.results), ANSWER) if writer.results else Words("Done.")
+    return Written(TaskPlan(tuple(writer.calls), answer), writer.readings)
+
+
+class _Writer:
+    def __init__(self, prompt: str, tools: Sequence[Any]) -> None:
+        self.words = " ".join(prompt.split()).lower()
+        self.calls: list[PlannedCall] = []
+        self.results: dict[str, tuple[str, Any]] = {}
+        self.readings: dict[str, Any] = {}
+        self.choices = dict(_choices(tools))
+
+    def plan(self, name: str, call: FunctionCall) -> None:
+        arguments = to_jsonable_python(dict(call.args))
+        origins: dict[str, Origin] = {}
+        for argument, value in arguments.items():
+            chosen = value in self.choices.get((call.function, argument), ())
+            origins[argument] = (
+                Words(value) if chosen else self._origin(value, f"{name}: {argument} of {call.function}")
+            )
+        self.calls.append(PlannedCall(name, call.function, origins))
+
+    def _origin(self, value: Any, what: str) -> Origin:
+        if isinstance(value, list):
+            return self._whole_list(value) or Listed(tuple(self._origin(item, what) for item in value))
+        if isinstance(value, dict):
+            return Composed(tuple((name, self._origin(item, f"{what} {name}")) for name, item in value.items()))
+        if value is None or isinstance(value, bool) or value == "":
+            return Words(value)
+        is_short = len(str(value)) < 4
+        taken = next(self._taken(value), None)
+        if taken is not None and is_short:
+            return taken  # a number stands in many texts: it is not the user's because it stands in hers, too
+        if self._is_said(value):
+            return Words(value)
+        if taken is not None:
+            return taken
+        return self._reading(value, what) if self.results else Words(value)
+
+    def _is_said(self, value: Any) -> bool:
+        """Whether the user says it, or all of its parts (as in dates written down differently)."""
+        if isinstance(value, int | float):
+            return any(float(found) == value for found in re.findall(r"\d+(?:\.\d+)?", self.words))
+        text = " ".join(str(value).split()).lower()
+        parts = re.findall(r"[\w@.-]+", text)
+        return _stands_in(text, self.words) or (bool(parts) and all(_stands_in(part, self.words) for part in parts))
+
+    def _reading(self, value: Any, what: str) -> Read:
+        kind = "number" if isinstance(value, int | float) else "string"
+        steps, fields = self._shown_for(value)
+        reading = Read(steps, what, {"type": kind}, fields)
+        while self.readings.get(reading.key, value) != value:
+            reading = Read(steps, f"another {reading.ask}", reading.schema, fields)
+        self.readings[reading.key] = value
+        return reading
+
+    def _shown_for(self, value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The results that a reader of this value is shown, and the fields of them; no fields are all."""
+        told = [_Told(step, *parts) for step, result in self.results.items() if (parts := _parts(*result))]
+        if any(_stands_in(str(value).lower(), text) for each in told for text in each.others):
+            return tuple(self.results), ()
+        able = [each for each in told if any(same(item, value) for item in each.trusted)]
+        if not able and all(each.trusted or not each.others for each in told):  # nobody reads a text for nothing
+            able = [each for each in told if any(_kind(item) == _kind(value) != "text" for item in each.trusted)]
+        if not able:
+            return tuple(self.results), ()
+        return tuple(each.step for each in able), tuple(sorted({name for each in able for name in each.fields}))
+
+    def _whole_list(self, value: list[Any]) -> Taken | None:
+        """A list that is a field as it stands, in whatever order."""
+        for step, record, where in self._records():
+            for name, item in record.items():
+                if isinstance(item, list) and item and sorted(map(str, item)) == sorted(map(str, value)):
+                    return Taken(step, (name,), *where)
+        return None
+
+    def _taken(self, value: Any) -> Iterator[Taken]:
+        """The fields of earlier results that hold the value, trusted ones first."""
+        found = []
+        for step, record, where in self._records():
+            for name, item in record.items():
+                if same(item, value):
+                    found.append(
+                        (name not in (SAID[self.results[step][0]].records or record), Taken(step, (name,), *where))
+                    )
+        yield from (taken for _, taken in sorted(found, key=lambda pair: pair[0]))
+
+    def _records(self) -> Iterator[tuple[str, dict[str, Any], tuple[tuple[tuple[str, Any], ...], str]]]:
+        """Each record of an earlier result that can be told from the others, with how; the newest result first."""
+        for step, (tool, result) in reversed(self.results.items()):
+            if isinstance(result, dict):
+                yield step, result, ((), "")
+            elif isinstance(result, list) and all(isinstance(record, dict) for record in result):
+                for record in result:
+                    how = self._told_apart(record, result, SAID[tool].records)
+                    if how is not None:
+                        yield step, record, how
+
+    def _told_apart(
+        self, record: dict[str, Any], records: Sequence[dict[str, Any]], trusted: Sequence[str] | None
+    ) -> tuple[tuple[tuple[str, Any], ...], str] | None:
+        """How a planner that has seen no record says which it means: by what the user says of it, or a superlative."""
+        if len(records) == 1:
+            return (), ""
+        names = record if trusted is None else [name for name in record if name in trusted]
+        for name in names:
+            value = record[name]
+            said = isinstance(value, str) and len(value) >= 4 and self._is_said(value)
+            if said and sum(other.get(name) == value for other in records) == 1:
+                return ((name, value),), ""
+        for name in names:
+            for word, most in (("largest", max), ("smallest", min)):
+                is_said = word in self.words and isinstance(record[name], int | float)
+                if is_said and record[name] == most(other[name] for other in records):
+                    return (), f"{word} {name}"
+        return None
+
+
+def _choices(tools: Sequence[Any]) -> Iterator[tuple[tuple[str, str], list[Any]]]:
+    """The values that a tool's schema lists for an argument: a planner knows them without reading anything."""
+    for tool in tools:
+        schema = tool.parameters.model_json_schema()
+        for name, about in schema.get("properties", {}).items():
+            named = schema.get("$defs", {}).get(about.get("$ref", "").rpartition("/")[2], about)
+            yield (tool.name, name), named.get("enum", [])
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a result holds in trusted fields, their names, and what it says besides."""
+
+    step: str
+    trusted: tuple[Any, ...]
+    fields: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+def _parts(tool: str, result: Any) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]] | None:
+    records = [record for record in (result if isinstance(result, list) else [result]) if isinstance(record, dict)]
+    trusted = SAID[tool].records
+    if not records:
+        return (), (), (() if trusted is None else (" ".join(str(result).split()).lower(),))
+    names = tuple(dict.fromkeys(name for record in records for name in record if trusted is None or name in trusted))
+    values = tuple(record[name] for record in records for name in names if name in record)
+    others = [str(item) for record in records for name, item in record.items() if name not in names]
+    return values, names, tuple(" ".join(text.split()).lower() for text in others)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "number"
+    return "time" if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d.*)?", value) else "text"
+
+
+def _stands_in(text: str, words: str) -> bool:
+    return re.search(rf"(?<![\w@.-]){re.escape(text.strip('.'))}(?![\w@-])", words) is not None
+
+
+def as_text(plan: TaskPlan) -> str:
+    """A plan as a planner writes it."""
+    return json.dumps(plan.to_json())
+
+
+def names_alone(plan: TaskPlan) -> TaskPlan:
+    """The plan that names the same tools and nothing more."""
+    return TaskPlan(
+        TaskPlan.of_tools(*dict.fromkeys(call.tool for call in plan.calls)).calls, plan.answer and Words("")
+    )
+
+
+def origins(plan: TaskPlan) -> Iterator[tuple[str, str, str]]:
+    """Each argument with where it comes from, to look at."""
+    for call in plan.calls:
+        for name, origin in call.arguments.items():
+            yield call.tool, name, json.dumps(origin_to_json(origin))
