@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from langchain_core.messages import HumanMessage, SystemMessage
@@ -57,6 +58,8 @@ PLAN_SCHEMA: Final[Mapping[str, JSON]] = {
 class MakePlan:
     """Has a plan made from the user's words alone, and fixed: from here on the run may do what it names, and look.
 
+    `by_code` says that `ExecutePlan` follows, and that nothing else makes the plan's calls.
+
     Raises `BadReply` when what the model writes is no plan, or calls a tool that there is not.
     """
 
@@ -66,15 +69,17 @@ class MakePlan:
         tools: ToolRunner,
         desk: Desk,
         *,
+        by_code: bool = False,
         prompt: str = PLANNER,
         sampling: Sampling = Sampling(max_tokens=2048),  # noqa: B008 (frozen)
     ) -> None:
         self._model, self._desk, self._prompt, self._sampling = model, desk, prompt, sampling
+        self._by_code = by_code
         self._tools = {tool.name: tool for tool in tools.tools()}
 
     async def __call__(self, turn: Turn) -> Turn:
         if self._desk.plan is None:
-            await self._desk.fix(await self._make(turn))
+            await self._desk.fix(await self._make(turn), by_code=self._by_code)
         return turn
 
     async def _make(self, turn: Turn) -> TaskPlan:
@@ -153,7 +158,7 @@ class ExecutePlan:
 
 def plan_pipeline() -> Pipeline:
     """Plan, then execute the plan: untrusted text is read by a model that can do nothing."""
-    return Pipeline(MakePlan, ExecutePlan, Remember)
+    return Pipeline(partial(MakePlan, by_code=True), ExecutePlan, Remember)
 
 
 def bound_pipeline() -> Pipeline:

@@ -33,7 +33,7 @@ class GatedDesk(Desk):
     def plan(self) -> TaskPlan | None:
         return None if self._log.ledger is None else self._log.ledger.plan
 
-    async def fix(self, plan: TaskPlan) -> None:
+    async def fix(self, plan: TaskPlan, *, by_code: bool) -> None:
         log = self._log
         if log.ledger is not None:
             raise ActionDenied("the plan of a run is fixed once", rule="plan")
@@ -43,8 +43,8 @@ class GatedDesk(Desk):
                 rule="plan",
                 hint="make the plan the first step of the pipeline",
             )
-        log.ledger = Ledger(plan)
-        log.note("plan.fixed", {"plan": plan.to_json()})
+        log.ledger = Ledger(plan, by_code=by_code)
+        log.note("plan.fixed", {"plan": plan.to_json(), "by_code": by_code})
 
     async def arguments(self, name: str) -> Mapping[str, JSON]:
         planned = self._ledger.plan.call(name)

@@ -29,12 +29,16 @@ class Causes(NamedTuple):
 
 
 class Ledger:
-    """A plan, which call of the run stands for which of its calls, and what those returned."""
+    """A plan, which call of the run stands for which of its calls, and what those returned.
 
-    __slots__ = ("calls", "plan", "readings", "results")
+    A plan that is executed `by_code` has every value read at the desk; otherwise an agent may have read it for itself,
+    and the value carries all that the agent had been shown.
+    """
 
-    def __init__(self, plan: TaskPlan) -> None:
-        self.plan = plan
+    __slots__ = ("by_code", "calls", "plan", "readings", "results")
+
+    def __init__(self, plan: TaskPlan, *, by_code: bool = False) -> None:
+        self.plan, self.by_code = plan, by_code
         self.calls: dict[str, str] = {}
         self.results: dict[str, Result] = {}
         self.readings: dict[str, Labelled[JSON]] = {}
@@ -48,18 +52,27 @@ class Ledger:
         whether the call of this id was refused, so that its place in the plan is open again; `says` whether the
         question says a value, word for word.
         """
-        for planned in self.plan.calls:
-            if planned.tool != prepared.tool.name:
-                continue
+        for planned in self._candidates(prepared, free):
             if planned.open:
                 return _summed(planned, prepared, _open_labels(prepared, words, shown, says), words)
-            holder = self.calls.get(planned.name)
-            if holder is not None and holder != prepared.call.id and not free(holder):
-                continue
             labels = self._labels(planned, prepared, words, shown)
             if labels is not None:
                 return _summed(planned, prepared, labels, words)
         return None
+
+    def _candidates(self, prepared: PreparedCall, free: Callable[[str], bool]) -> list[PlannedCall]:
+        """The planned calls that this one could be: its own, then those not made yet, then those that were refused.
+
+        Code makes each under its own name.
+        """
+        tool, call = prepared.tool.name, prepared.call.id
+        of_tool = [planned for planned in self.plan.calls if planned.tool == tool]
+        if self.by_code:
+            return [planned for planned in of_tool if planned.name == call]
+        holders = [(self.calls.get(planned.name), planned) for planned in of_tool]
+        own = [planned for holder, planned in holders if holder == call]
+        unmade = [planned for holder, planned in holders if holder is None]
+        return own or unmade + [planned for holder, planned in holders if holder is not None and free(holder)]
 
     def value(self, origin: Origin, words: Label) -> Labelled[JSON]:
         """What an origin means now. Raises `Unavailable`."""
@@ -103,8 +116,8 @@ class Ledger:
         try:
             meant = self.value(origin, words)
         except Unavailable:
-            # Nobody has read it: whoever made the call did, out of all that it was shown.
-            return shown if next(readings_of(origin), None) is not None else None
+            read_by_agent = not self.by_code and next(readings_of(origin), None) is not None
+            return shown if read_by_agent else None
         return meant.label if same(meant.value, value) else None
 
 

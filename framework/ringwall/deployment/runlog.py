@@ -113,7 +113,8 @@ class RunLog:
                 for tool, arguments in event_body(event)["calls"]:
                     log.proposals[tool, arguments] = label
             elif event.kind == "plan.fixed":
-                log.ledger = Ledger(TaskPlan.from_json(event_body(event)["plan"]))
+                body = event_body(event)
+                log.ledger = Ledger(TaskPlan.from_json(body["plan"]), by_code=body["by_code"])
             elif log.ledger is not None:
                 log.ledger.read(event.kind, event_body(event))
         return log

@@ -278,8 +278,11 @@ class Desk(ABC):
         """The run's plan, once it is fixed."""
 
     @abstractmethod
-    async def fix(self, plan: TaskPlan) -> None:
-        """Make this the run's plan. Raises `ActionDenied` if there is one, or the run has read what others wrote."""
+    async def fix(self, plan: TaskPlan, *, by_code: bool) -> None:
+        """Make this the run's plan, which is executed `by_code`, or else by an agent that is held to it.
+
+        Raises `ActionDenied` if there is a plan already, or the run has read what others wrote.
+        """
 
     @abstractmethod
     async def arguments(self, name: str) -> Mapping[str, JSON]:

@@ -78,7 +78,7 @@ class Setting:
         agent = partial(Agent, rounds=1000)
         match self.agent:
             case "plan":
-                return Pipeline(MakePlan, ExecutePlan)
+                return Pipeline(partial(MakePlan, by_code=True), ExecutePlan)
             case "react" | "names":
                 return Pipeline(MakePlan, Compose, agent)
         return Pipeline(Compose, agent)
