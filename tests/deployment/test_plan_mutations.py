@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ringwall import RunStatus
-from ringwall.deployment import desk, disclosure, ledger, toolgate
+from ringwall.deployment import desk, disclosure, origins, toolgate
 from ringwall.errors import RingwallError
 from ringwall.interface import plan as plans
 from ringwall.label import BOTTOM, Labelled
@@ -146,13 +146,13 @@ def outside_is_caused_by_the_user(patch: pytest.MonkeyPatch) -> None:
 
     def planned(self: Any, call: Any, led: Any) -> Any:
         words = self._log.question.label
-        return old(self, call, led) or ledger.Causes(words, words)
+        return old(self, call, led) or origins.Causes(words, words)
 
     patch.setattr(toolgate.GatedTools, "_planned", planned)
 
 
 def any_value_is_the_planned_one(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ledger, "same", lambda one, other: True)
+    patch.setattr(origins, "same", lambda one, other: True)
 
 
 def calls_stay_free(patch: pytest.MonkeyPatch) -> None:
@@ -160,8 +160,10 @@ def calls_stay_free(patch: pytest.MonkeyPatch) -> None:
 
 
 def agents_may_read_unseen(patch: pytest.MonkeyPatch) -> None:
-    old = ledger.Ledger.causes
-    patch.setattr(ledger.Ledger, "causes", lambda self, c, words, shown, **more: old(self, c, words, words, **more))
+    old = origins.PlanRecord.causes
+    patch.setattr(
+        origins.PlanRecord, "causes", lambda self, c, words, shown, **more: old(self, c, words, words, **more)
+    )
 
 
 def readings_are_the_users_words(patch: pytest.MonkeyPatch) -> None:
@@ -174,12 +176,12 @@ def readings_are_the_users_words(patch: pytest.MonkeyPatch) -> None:
 
 
 def fields_forget_the_call(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ledger, "result_of", forgetful_result)
+    patch.setattr(origins, "result_of", forgetful_result)
     patch.setattr(toolgate, "result_of", forgetful_result)
 
 
 def forgetful_result(tool: Any, text: str, call_label: Any, rest: Any) -> plans.Result:
-    return plans.Result(ledger.parsed(text), rest, dict(tool.fields))
+    return plans.Result(origins.parsed(text), rest, dict(tool.fields))
 
 
 def every_field_is_trusted(patch: pytest.MonkeyPatch) -> None:
@@ -191,23 +193,23 @@ def choices_leave_no_trace(patch: pytest.MonkeyPatch) -> None:
 
 
 def control_causes_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ledger, "_summed", lambda planned, call, labels, words: ledger.Causes(words, words, planned.name))
+    patch.setattr(origins, "_summed", lambda planned, call, labels, words: origins.Causes(words, words, planned.name))
 
 
 def control_and_content_are_confused(patch: pytest.MonkeyPatch) -> None:
-    old = ledger._summed  # noqa: SLF001
+    old = origins._summed  # noqa: SLF001
 
     def summed(planned: Any, prepared: Any, labels: Any, words: Any) -> Any:
         control = prepared.tool.control_arguments
         turned = {n: words if n in control else label for n, label in labels.items()}
         return old(planned, prepared, turned, words)
 
-    patch.setattr(ledger, "_summed", summed)
+    patch.setattr(origins, "_summed", summed)
 
 
 def plans_are_fixed_at_any_time(patch: pytest.MonkeyPatch) -> None:
     async def fix(self: Any, plan: Any, *, by_code: bool) -> None:
-        self._log.ledger = ledger.Ledger(plan, by_code=by_code)
+        self._log.planned = origins.PlanRecord(plan, by_code=by_code)
 
     patch.setattr(desk.GatedDesk, "fix", fix)
 

@@ -8,7 +8,7 @@ from typing import Final, cast
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
-from ringwall.deployment.ledger import Ledger
+from ringwall.deployment.origins import PlanRecord
 from ringwall.deployment.runlog import RunLog
 from ringwall.errors import ActionDenied, BadReply, Unavailable
 from ringwall.interface.plan import Desk, Origin, Read, TaskPlan, fits, readings_of
@@ -31,11 +31,11 @@ class GatedDesk(Desk):
 
     @property
     def plan(self) -> TaskPlan | None:
-        return None if self._log.ledger is None else self._log.ledger.plan
+        return None if self._log.planned is None else self._log.planned.plan
 
     async def fix(self, plan: TaskPlan, *, by_code: bool) -> None:
         log = self._log
-        if log.ledger is not None:
+        if log.planned is not None:
             raise ActionDenied("the plan of a run is fixed once", rule="plan")
         if not log.floor.influence <= {log.principal.id}:
             raise ActionDenied(
@@ -43,32 +43,32 @@ class GatedDesk(Desk):
                 rule="plan",
                 hint="make the plan the first step of the pipeline",
             )
-        log.ledger = Ledger(plan, by_code=by_code)
+        log.planned = PlanRecord(plan, by_code=by_code)
         log.note("plan.fixed", {"plan": plan.to_json(), "by_code": by_code})
 
     async def arguments(self, name: str) -> Mapping[str, JSON]:
-        planned = self._ledger.plan.call(name)
+        planned = self._record.plan.call(name)
         return {argument: (await self._value(origin)).value for argument, origin in planned.arguments.items()}
 
     async def answer(self) -> str:
-        origin = self._ledger.plan.answer
+        origin = self._record.plan.answer
         if origin is None:
             return ""
         value = (await self._value(origin)).value
         return value if isinstance(value, str) else dumps(value)
 
     @property
-    def _ledger(self) -> Ledger:
-        if self._log.ledger is None:
+    def _record(self) -> PlanRecord:
+        if self._log.planned is None:
             raise Unavailable("the run has no plan", hint="make one first: `MakePlan`")
-        return self._log.ledger
+        return self._log.planned
 
     async def _value(self, origin: Origin) -> Labelled[JSON]:
-        ledger = self._ledger
+        record = self._record
         for reading in readings_of(origin):
-            if reading.key not in ledger.readings:
-                ledger.readings[reading.key] = await self._read(reading)
-        return ledger.value(origin, self._log.question.label)
+            if reading.key not in record.readings:
+                record.readings[reading.key] = await self._read(reading)
+        return record.value(origin, self._log.question.label)
 
     async def _read(self, reading: Read) -> Labelled[JSON]:
         """Ask the model, which is shown these results and nothing else, has no tools, and must fit the schema."""
@@ -103,7 +103,7 @@ class GatedDesk(Desk):
             raise BadReply("a reading is not the JSON that was asked for") from None
 
     def _shown(self, step: str, reading: Read) -> Labelled[JSON]:
-        results = self._ledger.results
+        results = self._record.results
         if step not in results:
             raise Unavailable(f"{step!r} returned nothing")
         return results[step].shown(reading.fields)

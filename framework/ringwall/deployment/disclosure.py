@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ringwall.deployment.base import Decision, Verdict
 from ringwall.deployment.gates import caused_by
-from ringwall.deployment.ledger import Causes
+from ringwall.deployment.origins import Causes
 from ringwall.deployment.runlog import RunLog
 from ringwall.interface.base import PreparedCall
 from ringwall.principal import ACL, Principal

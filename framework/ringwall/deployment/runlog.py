@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from ringwall.deployment.base import Policy
 from ringwall.deployment.journal import Draft, Event, Head, Journal, RunStatus
-from ringwall.deployment.ledger import Ledger
+from ringwall.deployment.origins import PlanRecord
 from ringwall.errors import InvalidInput, JournalConflict
 from ringwall.interface.base import CallStatus, ToolCall, ToolOutcome
 from ringwall.interface.plan import TaskPlan
@@ -56,14 +56,14 @@ class RunLog:
 
     `proposals` holds, by tool and arguments, what each call that a model asked for could have been made from: the
     floor at that moment. A call asked for before anything was read stays the user's own, whatever is read later.
-    `ledger` holds the run's plan, once there is one.
+    `planned` holds the run's plan, once there is one.
 
     Events collect here until `flush`; what must not be lost is flushed before what depends on it happens.
     `before_flush` is called first, to note what else should go along.
     """
 
     __slots__ = (
-        "_cut_off", "_drafts", "_head", "_journal", "_labels", "before_flush", "calls", "floor", "intent", "ledger",
+        "_cut_off", "_drafts", "_head", "_journal", "_labels", "before_flush", "calls", "floor", "intent", "planned",
         "policy", "principal", "proposals", "question", "run",
     )  # fmt: skip
 
@@ -82,7 +82,7 @@ class RunLog:
         self.floor = question.label
         self.calls: dict[str, CallState] = {}
         self.proposals: dict[tuple[str, str], Label] = {}
-        self.ledger: Ledger | None = None
+        self.planned: PlanRecord | None = None
         self.before_flush: Callable[[], None] | None = None
         self._journal = journal
         self._head: Head | None = None
@@ -114,9 +114,9 @@ class RunLog:
                     log.proposals[tool, arguments] = label
             elif event.kind == "plan.fixed":
                 body = event_body(event)
-                log.ledger = Ledger(TaskPlan.from_json(body["plan"]), by_code=body["by_code"])
-            elif log.ledger is not None:
-                log.ledger.read(event.kind, event_body(event))
+                log.planned = PlanRecord(TaskPlan.from_json(body["plan"]), by_code=body["by_code"])
+            elif log.planned is not None:
+                log.planned.read(event.kind, event_body(event))
         return log
 
     def note(self, kind: str, body: Mapping[str, JSON], *, label: Label | None = None) -> None:

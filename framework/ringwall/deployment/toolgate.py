@@ -10,7 +10,7 @@ from typing import cast
 from ringwall.deployment.base import Decision, Verdict
 from ringwall.deployment.disclosure import Disclosure, disclosures, note_disclosures
 from ringwall.deployment.gates import caused_by
-from ringwall.deployment.ledger import Causes, Ledger, result_of, says
+from ringwall.deployment.origins import Causes, PlanRecord, result_of, says
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.interface.base import CallContext, CallStatus, Effect, PreparedCall, Tool, ToolOutcome, ToolRunner
 from ringwall.label import BOTTOM, Label, join
@@ -47,12 +47,12 @@ class GatedTools(ToolRunner):
         return await self._decide(prepared, context, state)
 
     async def _decide(self, prepared: PreparedCall, context: CallContext, state: CallState | None) -> ToolOutcome:
-        ledger = self._log.ledger
-        causes = self._own_causes(prepared) if ledger is None else self._planned(prepared, ledger)
+        record = self._log.planned
+        causes = self._own_causes(prepared) if record is None else self._planned(prepared, record)
         if causes is None:
             return await self._refuse(prepared, "the plan made from the user's words does not name this call", "plan")
-        if ledger is not None and causes.step:
-            ledger.calls[causes.step] = prepared.call.id
+        if record is not None and causes.step:
+            record.calls[causes.step] = prepared.call.id
         told = await disclosures(self._log, prepared, causes)
         for each in told:
             if each.decision.verdict is Verdict.DENY:
@@ -70,17 +70,17 @@ class GatedTools(ToolRunner):
 
     def _causes(self, prepared: PreparedCall) -> Causes | None:
         """What could have made the call what it is; None if the run has a plan, and that names another."""
-        ledger = self._log.ledger
-        return self._own_causes(prepared) if ledger is None else self._planned(prepared, ledger)
+        record = self._log.planned
+        return self._own_causes(prepared) if record is None else self._planned(prepared, record)
 
     def _own_causes(self, prepared: PreparedCall) -> Causes:
         label = self._label(prepared)
         return Causes(label, label)
 
-    def _planned(self, prepared: PreparedCall, ledger: Ledger) -> Causes | None:
+    def _planned(self, prepared: PreparedCall, record: PlanRecord) -> Causes | None:
         """With a plan: what the plan's origins carry. Outside of it only looking is left, and that to the policy."""
         words, shown, tool = self._log.question.label, self._shown(prepared), prepared.tool
-        causes = ledger.causes(prepared, words, shown, free=self._is_free, says=self._says)
+        causes = record.causes(prepared, words, shown, free=self._is_free, says=self._says)
         if causes is None and tool.effect is Effect.READ and not tool.recipients:
             return Causes(shown, shown)
         return causes
@@ -137,13 +137,13 @@ class GatedTools(ToolRunner):
         return await self._finish(prepared, causes, outcome)
 
     async def _finish(self, prepared: PreparedCall, causes: Causes, outcome: ToolOutcome) -> ToolOutcome:
-        call, tool, ledger = prepared.call, prepared.tool, self._log.ledger
+        call, tool, record = prepared.call, prepared.tool, self._log.planned
         own = Label.of(ACL((self._log.principal.own_grant,)), f"tool:{tool.name}") if tool.label is None else tool.label
         label, kept = causes.label | own, {}
-        if outcome.status is CallStatus.DONE and (tool.fields or ledger is not None):
+        if outcome.status is CallStatus.DONE and (tool.fields or record is not None):
             result = result_of(tool, outcome.text, causes.label, label)
             label = result.whole
-            kept = ledger.finish(causes.step, result) if ledger is not None and causes.step else {}
+            kept = record.finish(causes.step, result) if record is not None and causes.step else {}
         outcome = ToolOutcome(outcome.status, outcome.text, label)
         self._log.note("call.finished", {**_concluded(call.id, outcome), **kept}, label=label)
         self._log.calls[call.id] = CallState(call, CallPhase.FINISHED, outcome=outcome)

@@ -1,6 +1,6 @@
 """What a run's plan lets it do: for each call whether the plan names it, and what each of its arguments carries.
 
-The gate keeps the ledger. Nothing that a step or a model says of a value counts here: a value's label is that of the
+The gate keeps the record. Nothing that a step or a model says of a value counts here: a value's label is that of the
 result it was taken from, as the gate itself saw it.
 """
 
@@ -28,7 +28,7 @@ class Causes(NamedTuple):
     step: str = ""
 
 
-class Ledger:
+class PlanRecord:
     """A plan, which call of the run stands for which of its calls, and what those returned.
 
     A plan that is executed `by_code` has every value read at the desk; otherwise an agent may have read it for itself,
