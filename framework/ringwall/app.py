@@ -22,11 +22,13 @@ from ringwall.data.workers import Workers
 from ringwall.deployment import approvals
 from ringwall.deployment.approvals import Approval
 from ringwall.deployment.base import Policy
+from ringwall.deployment.delivery import Delivery
 from ringwall.deployment.explain import Explanation, explain
 from ringwall.deployment.gates import question_label, release
 from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus, check_run
 from ringwall.deployment.reading import app_of, readable_events
 from ringwall.deployment.runlog import RunLog
+from ringwall.deployment.sinks import EventSink
 from ringwall.door import Door
 from ringwall.errors import (
     ActionDenied,
@@ -88,7 +90,8 @@ class App:
 
     `policy` and `model` are required; what is not given is kept in this process's memory. Several models are
     tried in the order given, each only if it may receive what the run has read. `wiring` is called with the app's
-    `Wiring` to provide what your own steps ask for.
+    `Wiring` to provide what your own steps ask for. `sinks` are told what happens in each run, and nothing that
+    they may not receive.
 
     Raises `MissingDependency` when a step asks for what nobody provides. Use it as a context manager, `with` or
     `async with`: what was passed in is closed with it.
@@ -109,6 +112,7 @@ class App:
         name: str = "app",
         deadline: float = 300.0,
         wiring: Callable[[Wiring], None] | None = None,
+        sinks: Sequence[EventSink] = (),
     ) -> None:
         self.name = name
         self.policy = policy
@@ -121,6 +125,8 @@ class App:
         self.pipeline = pipeline or ordinary_pipeline()
         self._deadline = deadline
         self._door = Door()
+        self._delivery = Delivery(name, policy, sinks) if sinks else None
+        self._watch = None if self._delivery is None else self._delivery.tell
         parts = Parts(
             self.policy,
             self.documents,
@@ -295,6 +301,7 @@ class App:
             self.profiles,
             self.memories,
             *self.models,
+            *(() if self._delivery is None else (self._delivery,)),
         )
         for part in reversed(parts):
             try:
@@ -344,7 +351,7 @@ class App:
         asked = Labelled(question, question_label(principal))
         tools = None if intent is None else frozenset(intent)
         turn = Turn(run or secrets.token_hex(16), principal, asked, grants, intent=tools)
-        log = RunLog(self.journal, self.policy, turn.run, principal, asked, intent=tools)
+        log = RunLog(self.journal, self.policy, turn.run, principal, asked, intent=tools, watch=self._watch)
         log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
         return log, turn
 
@@ -421,7 +428,9 @@ class App:
             raise UnknownRun(run)
         beginning = fold(events)
         turn = beginning.turn
-        log = RunLog.restore(self.journal, self.policy, turn.principal, turn.question, events, intent=turn.intent)
+        log = RunLog.restore(
+            self.journal, self.policy, turn.principal, turn.question, events, intent=turn.intent, watch=self._watch
+        )
         return log, beginning
 
     async def _pick_up(self, run: str) -> tuple[RunLog, Beginning, bool]:
