@@ -26,6 +26,8 @@
     └── JournalError                 the journal's
         ├── JournalUnavailable           locked, read-only, full or gone
         ├── JournalConflict              another process went on with this run
+        │   ├── RunHeld                      another process carries this run on, and lives
+        │   └── RunCancelled                 somebody cancelled this run meanwhile
         └── ChainBroken                  an event was changed, removed or put in another order
 
 Each message says what happened, what was expected and the next move.
@@ -214,6 +216,20 @@ class JournalUnavailable(JournalError):
 
 class JournalConflict(JournalError):
     """Another process went on with this run; this one must not."""
+
+
+class RunHeld(JournalConflict):
+    """Another process carries this run on, and lives."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(f"run {run!r} is carried on by another process", hint="wait for it, or cancel the run")
+
+
+class RunCancelled(JournalConflict):
+    """Somebody cancelled this run while it went on; the process that went on with it begins nothing more."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(f"run {run!r} was cancelled", hint="see `app.events(run, as_=...)` for by whom")
 
 
 class ChainBroken(JournalError):
