@@ -22,10 +22,11 @@ from ringwall.data.workers import Workers
 from ringwall.deployment import approvals
 from ringwall.deployment.approvals import Approval
 from ringwall.deployment.base import Policy
+from ringwall.deployment.budgets import Budget, Budgets, Rate
 from ringwall.deployment.explain import Explanation, explain
 from ringwall.deployment.gates import question_label, release
 from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus, check_run
-from ringwall.deployment.reading import app_of, readable_events
+from ringwall.deployment.reading import app_of, readable_events, tell_what_was_done
 from ringwall.deployment.runlog import RunLog
 from ringwall.door import Door
 from ringwall.errors import (
@@ -108,6 +109,7 @@ class App:
         pipeline: Pipeline | None = None,
         name: str = "app",
         deadline: float = 300.0,
+        budgets: Budgets | Sequence[Budget | Rate] = (),
         wiring: Callable[[Wiring], None] | None = None,
     ) -> None:
         self.name = name
@@ -120,6 +122,7 @@ class App:
         self.models = (model,) if isinstance(model, ModelProvider) else tuple(model)
         self.pipeline = pipeline or ordinary_pipeline()
         self._deadline = deadline
+        self.budgets = Budgets(tuple(budgets)) if isinstance(budgets, Sequence) else budgets
         self._door = Door()
         parts = Parts(
             self.policy,
@@ -129,6 +132,7 @@ class App:
             LocalToolRunner(tools),
             self.models,
             self.embeddings,
+            self.budgets if self.budgets.rules else None,
         )
         self._assembly = Assembly(parts, self.pipeline, wiring)
 
@@ -295,6 +299,7 @@ class App:
             self.profiles,
             self.memories,
             *self.models,
+            self.budgets,
         )
         for part in reversed(parts):
             try:
@@ -376,6 +381,8 @@ class App:
             return RunResult(turn.run, RunStatus.WAITING, waiting=tuple(shown))
         await release(log, as_="run.finished")
         await log.flush(status=RunStatus.DONE)
+        if self.budgets.rules:
+            await self.budgets.finished(turn.run, turn.principal)
         return _result(turn)
 
     async def _again(self, log: RunLog, turn: Turn) -> RunResult:
@@ -393,6 +400,7 @@ class App:
     async def _shown(self, log: RunLog, error: RingwallError) -> RingwallError:
         """The error as the asking principal may see it: without its text if the run has read what it may not."""
         if log.floor.may_flow_to(await self.policy.grants(log.principal)):
+            tell_what_was_done(error, log)
             return error
         error.what, error.expected, error.hint = "the run failed; what it had read may not be shown to you", "", ""
         error.args = (error.what,)
