@@ -22,11 +22,14 @@ from ringwall.data.workers import Workers
 from ringwall.deployment import approvals
 from ringwall.deployment.approvals import Approval
 from ringwall.deployment.base import Policy
+from ringwall.deployment.budgets import Budget, Budgets, Rate
+from ringwall.deployment.delivery import Delivery
 from ringwall.deployment.explain import Explanation, explain
 from ringwall.deployment.gates import question_label, release
 from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus, check_run
-from ringwall.deployment.reading import app_of, readable_events
+from ringwall.deployment.reading import app_of, readable_events, tell_what_was_done
 from ringwall.deployment.runlog import RunLog
+from ringwall.deployment.sinks import EventSink
 from ringwall.door import Door
 from ringwall.errors import (
     ActionDenied,
@@ -88,7 +91,8 @@ class App:
 
     `policy` and `model` are required; what is not given is kept in this process's memory. Several models are
     tried in the order given, each only if it may receive what the run has read. `wiring` is called with the app's
-    `Wiring` to provide what your own steps ask for.
+    `Wiring` to provide what your own steps ask for. `sinks` are told what happens in each run, and nothing that
+    they may not receive.
 
     Raises `MissingDependency` when a step asks for what nobody provides. Use it as a context manager, `with` or
     `async with`: what was passed in is closed with it.
@@ -108,7 +112,9 @@ class App:
         pipeline: Pipeline | None = None,
         name: str = "app",
         deadline: float = 300.0,
+        budgets: Budgets | Sequence[Budget | Rate] = (),
         wiring: Callable[[Wiring], None] | None = None,
+        sinks: Sequence[EventSink] = (),
     ) -> None:
         self.name = name
         self.policy = policy
@@ -120,7 +126,10 @@ class App:
         self.models = (model,) if isinstance(model, ModelProvider) else tuple(model)
         self.pipeline = pipeline or ordinary_pipeline()
         self._deadline = deadline
+        self.budgets = Budgets(tuple(budgets)) if isinstance(budgets, Sequence) else budgets
         self._door = Door()
+        self._delivery = Delivery(name, policy, sinks) if sinks else None
+        self._watch = None if self._delivery is None else self._delivery.tell
         parts = Parts(
             self.policy,
             self.documents,
@@ -129,6 +138,7 @@ class App:
             LocalToolRunner(tools),
             self.models,
             self.embeddings,
+            self.budgets if self.budgets.rules else None,
         )
         self._assembly = Assembly(parts, self.pipeline, wiring)
 
@@ -295,6 +305,8 @@ class App:
             self.profiles,
             self.memories,
             *self.models,
+            *(() if self._delivery is None else (self._delivery,)),
+            self.budgets,
         )
         for part in reversed(parts):
             try:
@@ -344,7 +356,7 @@ class App:
         asked = Labelled(question, question_label(principal))
         tools = None if intent is None else frozenset(intent)
         turn = Turn(run or secrets.token_hex(16), principal, asked, grants, intent=tools)
-        log = RunLog(self.journal, self.policy, turn.run, principal, asked, intent=tools)
+        log = RunLog(self.journal, self.policy, turn.run, principal, asked, intent=tools, watch=self._watch)
         log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
         return log, turn
 
@@ -376,6 +388,8 @@ class App:
             return RunResult(turn.run, RunStatus.WAITING, waiting=tuple(shown))
         await release(log, as_="run.finished")
         await log.flush(status=RunStatus.DONE)
+        if self.budgets.rules:
+            await self.budgets.finished(turn.run, turn.principal)
         return _result(turn)
 
     async def _again(self, log: RunLog, turn: Turn) -> RunResult:
@@ -393,6 +407,7 @@ class App:
     async def _shown(self, log: RunLog, error: RingwallError) -> RingwallError:
         """The error as the asking principal may see it: without its text if the run has read what it may not."""
         if log.floor.may_flow_to(await self.policy.grants(log.principal)):
+            tell_what_was_done(error, log)
             return error
         error.what, error.expected, error.hint = "the run failed; what it had read may not be shown to you", "", ""
         error.args = (error.what,)
@@ -421,7 +436,9 @@ class App:
             raise UnknownRun(run)
         beginning = fold(events)
         turn = beginning.turn
-        log = RunLog.restore(self.journal, self.policy, turn.principal, turn.question, events, intent=turn.intent)
+        log = RunLog.restore(
+            self.journal, self.policy, turn.principal, turn.question, events, intent=turn.intent, watch=self._watch
+        )
         return log, beginning
 
     async def _pick_up(self, run: str) -> tuple[RunLog, Beginning, bool]:
