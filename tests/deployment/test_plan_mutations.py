@@ -47,6 +47,13 @@ async def other_arguments(office: Office) -> bool:
     return ("delete", 7) in office.done
 
 
+async def other_content(office: Office) -> bool:
+    """The agent writes something else than what the user said."""
+    plan = plan_of(LIST, step("go", "send", text="hello", to=["bo@example.org"]))
+    await asked(office, office.acting(plan, call("files"), call("send", to=["bo@example.org"], text="see XX")))
+    return bool(office.done)
+
+
 async def more_arguments(office: Office) -> bool:
     """The agent adds a recipient where the plan names none."""
     plan = plan_of(LIST, step("go", "send", text="hello", to=[]))
@@ -128,7 +135,7 @@ async def shapeless_reading(office: Office) -> bool:
 
 
 ATTACKS: list[Callable[[Office], Awaitable[bool]]] = [
-    outside, other_arguments, more_arguments, twice, read_for_itself, fooled_reader, fooled_through_a_field,
+    outside, other_arguments, other_content, more_arguments, twice, read_for_itself, fooled_reader, fooled_through_a_field,
     untrusted_field, chosen_by_an_untrusted_field, chosen_by_order, late_plan, told_without_leave, shapeless_reading,
 ]  # fmt: skip
 
@@ -196,15 +203,8 @@ def control_causes_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(origins, "_summed", lambda planned, call, labels, words: origins.Causes(words, words, planned.name))
 
 
-def control_and_content_are_confused(patch: pytest.MonkeyPatch) -> None:
-    old = origins._summed  # noqa: SLF001
-
-    def summed(planned: Any, prepared: Any, labels: Any, words: Any) -> Any:
-        control = prepared.tool.control_arguments
-        turned = {n: words if n in control else label for n, label in labels.items()}
-        return old(planned, prepared, turned, words)
-
-    patch.setattr(origins, "_summed", summed)
+def content_may_be_anything(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(origins, "_is_read", lambda origin: True)
 
 
 def plans_are_fixed_at_any_time(patch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,7 @@ MUTANTS: dict[Patch, set[str]] = {
     every_field_is_trusted: {"untrusted_field", "fooled_reader"},
     choices_leave_no_trace: {"chosen_by_an_untrusted_field", "chosen_by_order"},
     control_causes_nothing: {"read_for_itself", "fooled_reader", "untrusted_field"},
-    control_and_content_are_confused: {"fooled_reader", "untrusted_field"},
+    content_may_be_anything: {"other_content"},
     plans_are_fixed_at_any_time: {"late_plan"},
     everything_may_be_told: {"told_without_leave"},
     readings_fit_anything: {"shapeless_reading"},

@@ -7,7 +7,7 @@ result it was taken from, as the gate itself saw it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, cast
 
 from ringwall.errors import Unavailable
@@ -97,28 +97,40 @@ class PlanRecord:
     def _labels(
         self, planned: PlannedCall, prepared: PreparedCall, words: Label, shown: Label
     ) -> dict[str, Label] | None:
-        """The label of each argument, if the call is the planned one; None otherwise."""
+        """What each argument carries and causes, if the call is the planned one; None otherwise.
+
+        An agent may write content in other words than the plan's, but then what it was shown had a hand in it.
+        """
         given = cast("Mapping[str, JSON]", prepared.call.parsed)
-        control = prepared.tool.control_arguments
+        bound = {*given, *planned.arguments} if self.by_code else prepared.tool.control_arguments
         labels: dict[str, Label] = {}
         for name in {*given, *planned.arguments}:
-            origin = planned.arguments.get(name)
-            label = None if origin is None else self._origin_label(origin, given.get(name), words, shown)
-            if label is None and (name in control or name not in given):
-                if origin is not None or given.get(name) is not None:
-                    return None
-                label = words
-            labels[name] = shown if label is None else label
+            origin, value = planned.arguments.get(name), given.get(name)
+            label = self._origin_label(origin, value, words, shown)
+            if label is None and name in bound:
+                return None
+            if name in prepared.tool.control_arguments:
+                labels[name] = words if label is None else label
+            elif label is not None or _is_read(origin):
+                labels[name] = Label((label or shown).secrecy)
+            else:
+                labels[name] = shown
         return labels
 
-    def _origin_label(self, origin: Origin, value: JSON, words: Label, shown: Label) -> Label | None:
+    def _origin_label(self, origin: Origin | None, value: JSON, words: Label, shown: Label) -> Label | None:
         """What a value carries if it is the one that its origin means; None if it is another."""
+        if origin is None:
+            return words if value is None else None
         try:
             meant = self.value(origin, words)
         except Unavailable:
-            read_by_agent = not self.by_code and next(readings_of(origin), None) is not None
-            return shown if read_by_agent else None
+            # Nobody has read it at the desk: whoever made the call did, out of all that it was shown.
+            return shown if not self.by_code and _is_read(origin) else None
         return meant.label if same(meant.value, value) else None
+
+
+def _is_read(origin: Origin | None) -> bool:
+    return origin is not None and next(readings_of(origin), None) is not None
 
 
 Says = Callable[[JSON], bool]
@@ -157,12 +169,13 @@ def parsed(text: str) -> JSON:
 
 
 def _open_labels(prepared: PreparedCall, words: Label, shown: Label, says_it: Says) -> dict[str, Label]:
-    return {name: words if says_it(value) else shown for name, value in prepared.arguments.items() if value is not None}
+    """Without a plan for the arguments: control is the user's if she says it, content tells what it was made from."""
+    control = prepared.tool.control_arguments
+    given = [name for name, value in prepared.arguments.items() if value is not None]
+    labels = {name: words if says_it(prepared.arguments[name]) else shown for name in given}
+    return {name: label if name in control else Label(label.secrecy) for name, label in labels.items()}
 
 
 def _summed(planned: PlannedCall, prepared: PreparedCall, labels: Mapping[str, Label], words: Label) -> Causes:
-    """Control arguments cause the call; content merely tells what it was made from."""
-    control, recipients = prepared.tool.control_arguments, prepared.tool.recipients
-    each: Iterator[Label] = (label if name in control else Label(label.secrecy) for name, label in labels.items())
-    chosen = join([words, *[labels[name] for name in recipients if name in labels]])
-    return Causes(join([words, *each]), chosen, planned.name)
+    chosen = [labels[name] for name in prepared.tool.recipients if name in labels]
+    return Causes(join([words, *labels.values()]), join([words, *chosen]), planned.name)

@@ -48,7 +48,11 @@ class GatedTools(ToolRunner):
 
     async def _decide(self, prepared: PreparedCall, context: CallContext, state: CallState | None) -> ToolOutcome:
         record = self._log.planned
-        causes = self._own_causes(prepared) if record is None else self._planned(prepared, record)
+        if record is None:
+            label = self._label(prepared)
+            causes: Causes | None = Causes(label, label)
+        else:
+            causes = self._planned(prepared, record)
         if causes is None:
             return await self._refuse(prepared, "the plan made from the user's words does not name this call", "plan")
         if record is not None and causes.step:
@@ -71,9 +75,8 @@ class GatedTools(ToolRunner):
     def _causes(self, prepared: PreparedCall) -> Causes | None:
         """What could have made the call what it is; None if the run has a plan, and that names another."""
         record = self._log.planned
-        return self._own_causes(prepared) if record is None else self._planned(prepared, record)
-
-    def _own_causes(self, prepared: PreparedCall) -> Causes:
+        if record is not None:
+            return self._planned(prepared, record)
         label = self._label(prepared)
         return Causes(label, label)
 

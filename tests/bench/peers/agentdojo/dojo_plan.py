@@ -2,7 +2,7 @@
 
 What stands in the user's words is written down; what is a field of an earlier result is taken from it; whatever else
 there is must be read out of the earlier results, by a model. It is shown trusted fields alone where these hold the
-answer, or others of its kind and no free text was read, and nothing else says it. The planner sees the clean
+answer; or hold others of its kind, no free text was read, and nothing else says it. The planner sees the clean
 environment, never the injected text: so plans are as good as plans can be, and what is measured with them is a bound.
 """
 
@@ -110,14 +110,16 @@ class _Writer:
 
     def _shown_for(self, value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The results that a reader of this value is shown, and the fields of them; no fields are all."""
-        told = [_Told(step, *parts) for step, result in self.results.items() if (parts := _parts(*result))]
-        if any(_stands_in(str(value).lower(), text) for each in told for text in each.others):
-            return tuple(self.results), ()
+        told = [_told(step, *result) for step, result in self.results.items()]
         able = [each for each in told if any(same(item, value) for item in each.trusted)]
-        if not able and all(each.trusted or not each.others for each in told):  # nobody reads a text for nothing
+        said = any(_stands_in(str(value).lower(), text) for each in told for text in each.others)
+        if not able and not said and all(each.trusted or not each.others for each in told):
             able = [each for each in told if any(_kind(item) == _kind(value) != "text" for item in each.trusted)]
         if not able:
             return tuple(self.results), ()
+        whole = [each for each in able if not each.others]
+        if whole:
+            return tuple(each.step for each in whole), ()
         return tuple(each.step for each in able), tuple(sorted({name for each in able for name in each.fields}))
 
     def _whole_list(self, value: list[Any]) -> Taken | None:
@@ -189,15 +191,17 @@ class _Told:
     others: tuple[str, ...]
 
 
-def _parts(tool: str, result: Any) -> tuple[tuple[Any, ...], tuple[str, ...], tuple[str, ...]] | None:
-    records = [record for record in (result if isinstance(result, list) else [result]) if isinstance(record, dict)]
+def _told(step: str, tool: str, result: Any) -> _Told:
     trusted = SAID[tool].records
-    if not records:
-        return (), (), (() if trusted is None else (" ".join(str(result).split()).lower(),))
+    items = result if isinstance(result, list) else [result]
+    records = [record for record in items if isinstance(record, dict)]
     names = tuple(dict.fromkeys(name for record in records for name in record if trusted is None or name in trusted))
-    values = tuple(record[name] for record in records for name in names if name in record)
-    others = [str(item) for record in records for name, item in record.items() if name not in names]
-    return values, names, tuple(" ".join(text.split()).lower() for text in others)
+    values = [record[name] for record in records for name in names if name in record]
+    plain = [item for item in items if not isinstance(item, dict)]
+    others = [item for record in records for name, item in record.items() if name not in names]
+    values += plain if trusted is None else []
+    others += plain if trusted is not None else []
+    return _Told(step, tuple(values), names, tuple(" ".join(str(text).split()).lower() for text in others))
 
 
 def _kind(value: Any) -> str:
