@@ -15,7 +15,7 @@ from langchain_core.messages import HumanMessage, SystemMessage
 
 from ringwall.errors import BadReply, InvalidInput, Unavailable
 from ringwall.interface.base import CallContext, CallStatus, Tool, ToolCall, ToolRunner
-from ringwall.interface.plan import Desk, PlannedCall, TaskPlan
+from ringwall.interface.plan import Desk, TaskPlan
 from ringwall.label import Label
 from ringwall.model.base import ModelProvider, ModelRequest, Sampling
 from ringwall.model.reply import collect
@@ -30,6 +30,7 @@ A call is {"name": "a name", "tool": "its tool", "arguments": {...}}.
 You see no results: where an argument comes from one, write where from instead of a value.
 {"$from": "an earlier call", "field": "id", "where": {"sender": "bo@example.org"}, "pick": "last"} takes a field,
 "where" and "pick" (first, last, all, largest <field>, smallest <field>) choose among several records.
+With "each": {"$from": "list", "pick": "all"} beside its arguments a call is made for each, with {"$item": "id"} of it.
 {"$read": ["name of an earlier call"], "ask": "what to find there", "schema": {"type": "string"}} has free text read.
 "answer" is such a reading, for the user. Use these tools and no others:
 """
@@ -124,25 +125,22 @@ class ExecutePlan:
             raise Unavailable("the run has no plan", hint="put `MakePlan` before `ExecutePlan`")
         undone: list[str] = []
         for planned in plan.calls:
-            status, told = await self._run(turn, planned)
-            if status is CallStatus.WAITING:
-                return turn.evolve(status=TurnStatus.WAITING, pending=(ToolCall(planned.name, planned.tool, told),))
-            if status is not CallStatus.DONE:
-                undone.append(told)
+            try:
+                calls = await self._desk.calls(planned.name)
+            except Unavailable as error:
+                undone.append(f"{planned.tool} was left out: {error}")
+                continue
+            for id_, arguments in calls:
+                call = ToolCall(id_, planned.tool, canonical(dict(arguments)))
+                outcome = await self._tools.run(call, self._context(turn, call))
+                if outcome.status is CallStatus.WAITING:
+                    return turn.evolve(status=TurnStatus.WAITING, pending=(call,))
+                if outcome.status is not CallStatus.DONE:
+                    undone.append(outcome.text)
             self._checkpoint.mark(turn)
         answer = await self._answer(undone)
         await self._outlet.write(answer)
         return turn.evolve(answer=answer, pending=(), status=TurnStatus.RUNNING)
-
-    async def _run(self, turn: Turn, planned: PlannedCall) -> tuple[CallStatus, str]:
-        """Make one call; what it came to, and what there is to say of it."""
-        try:
-            arguments = canonical(dict(await self._desk.arguments(planned.name)))
-        except Unavailable as error:
-            return CallStatus.REJECTED, f"{planned.tool} was left out: {error}"
-        call = ToolCall(planned.name, planned.tool, arguments)
-        outcome = await self._tools.run(call, self._context(turn, call))
-        return outcome.status, arguments if outcome.status is CallStatus.WAITING else outcome.text
 
     async def _answer(self, undone: list[str]) -> str:
         try:

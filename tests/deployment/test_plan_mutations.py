@@ -90,6 +90,18 @@ async def fooled_through_a_field(office: Office) -> bool:
     return bool(office.done)
 
 
+async def fooled_list(office: Office) -> bool:
+    """What was read decides for which of them something is looked up, and a trusted field of that is taken."""
+    names = read_from("mail", "which files?", "array", fields=[])
+    plan = plan_of(
+        step("mail", "mails"),
+        step("list", "files", name={"$item": ""}) | {"each": names},
+        step("go", "delete", file=taken("list", "id", pick="largest size")),
+    )
+    await asked(office, office.executing(plan, read=lambda ask, text: ["contract"]))
+    return bool(office.done)
+
+
 async def untrusted_field(office: Office) -> bool:
     """The plan takes a field that others write."""
     plan = plan_of(LIST, step("go", "send", to=[taken("list", "content", pick="largest size")], text="hello"))
@@ -135,8 +147,9 @@ async def shapeless_reading(office: Office) -> bool:
 
 
 ATTACKS: list[Callable[[Office], Awaitable[bool]]] = [
-    outside, other_arguments, other_content, more_arguments, twice, read_for_itself, fooled_reader, fooled_through_a_field,
-    untrusted_field, chosen_by_an_untrusted_field, chosen_by_order, late_plan, told_without_leave, shapeless_reading,
+    outside, other_arguments, other_content, more_arguments, twice, read_for_itself, fooled_reader,
+    fooled_through_a_field, fooled_list, untrusted_field, chosen_by_an_untrusted_field, chosen_by_order, late_plan,
+    told_without_leave, shapeless_reading,
 ]  # fmt: skip
 
 
@@ -188,7 +201,15 @@ def fields_forget_the_call(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgetful_result(tool: Any, text: str, call_label: Any, rest: Any) -> plans.Result:
-    return plans.Result(origins.parsed(text), rest, dict(tool.fields))
+    return plans.Result(origins.parsed(text), rest, dict(tool.fields), call_label)
+
+
+def any_list_is_complete(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        origins.PlanRecord,
+        "_for_each",
+        lambda self, causes, planned, prepared, known, shown: causes._replace(choice=known.words),
+    )
 
 
 def every_field_is_trusted(patch: pytest.MonkeyPatch) -> None:
@@ -232,6 +253,7 @@ MUTANTS: dict[Patch, set[str]] = {
     agents_may_read_unseen: {"read_for_itself"},
     readings_are_the_users_words: {"fooled_reader", "fooled_through_a_field"},
     fields_forget_the_call: {"fooled_through_a_field"},
+    any_list_is_complete: {"fooled_list"},
     every_field_is_trusted: {"untrusted_field", "fooled_reader"},
     choices_leave_no_trace: {"chosen_by_an_untrusted_field", "chosen_by_order"},
     control_causes_nothing: {"read_for_itself", "fooled_reader", "untrusted_field"},

@@ -105,6 +105,23 @@ async def test_an_agent_makes_the_planned_call_once_and_with_the_planned_argumen
     assert office.done == [("delete", 13)]
 
 
+async def test_what_is_looked_up_for_all_is_chosen_by_nothing_that_they_say() -> None:
+    plan = plan_of(
+        step("mail", "mails"),
+        step("list", "files", name={"$item": ""}) | {"each": taken("mail", "text", pick="all")},
+        step("all", "files", name={"$item": ""}) | {"each": ["rota", "contract"]},
+        step("go", "delete", file=taken("all", "id", pick="largest size")),
+    )
+    office = Office()
+    async with office.executing(plan) as app:
+        assert (await app.ask("delete the larger of rota and contract", as_=ANA)).status is RunStatus.DONE
+    assert office.done == [("delete", 13)]
+    moves = [call("mails"), *(call("files", name=name) for name in ("rota", "contract")), call("delete", file=13)]
+    async with office.acting(plan, *moves) as app:
+        assert (await app.ask("delete the larger of rota and contract", as_=ANA)).status is RunStatus.DONE
+    assert office.done == [("delete", 13)] * 2
+
+
 async def test_of_several_records_none_is_taken_where_one_is_meant() -> None:
     office = Office()
     plan = plan_of(step("list", "files"), step("go", "delete", file=taken("list", "id")))

@@ -46,9 +46,17 @@ class GatedDesk(Desk):
         log.planned = PlanRecord(plan, by_code=by_code)
         log.note("plan.fixed", {"plan": plan.to_json(), "by_code": by_code})
 
-    async def arguments(self, name: str) -> Mapping[str, JSON]:
-        planned = self._record.plan.call(name)
-        return {argument: (await self._value(origin)).value for argument, origin in planned.arguments.items()}
+    async def calls(self, name: str) -> Sequence[tuple[str, Mapping[str, JSON]]]:
+        record, words = self._record, self._log.question.label
+        planned = record.plan.call(name)
+        if planned.each is not None:
+            await self._value(planned.each)
+        for origin in planned.arguments.values():
+            await self._read_for(origin)
+        return [
+            (key, {n: record.value(origin, words, item).value for n, origin in planned.arguments.items()})
+            for _, key, item in record.unrolled(planned, words)
+        ]
 
     async def answer(self) -> str:
         origin = self._record.plan.answer
@@ -64,11 +72,14 @@ class GatedDesk(Desk):
         return self._log.planned
 
     async def _value(self, origin: Origin) -> Labelled[JSON]:
-        record = self._record
+        await self._read_for(origin)
+        return self._record.value(origin, self._log.question.label)
+
+    async def _read_for(self, origin: Origin) -> None:
+        readings = self._record.readings
         for reading in readings_of(origin):
-            if reading.key not in record.readings:
-                record.readings[reading.key] = await self._read(reading)
-        return record.value(origin, self._log.question.label)
+            if reading.key not in readings:
+                readings[reading.key] = await self._read(reading)
 
     async def _read(self, reading: Read) -> Labelled[JSON]:
         """Ask the model, which is shown these results and nothing else, has no tools, and must fit the schema."""

@@ -55,8 +55,6 @@ class GatedTools(ToolRunner):
             causes = self._planned(prepared, record)
         if causes is None:
             return await self._refuse(prepared, "the plan made from the user's words does not name this call", "plan")
-        if record is not None and causes.step:
-            record.calls[causes.step] = prepared.call.id
         told = await disclosures(self._log, prepared, causes)
         for each in told:
             if each.decision.verdict is Verdict.DENY:
@@ -144,7 +142,7 @@ class GatedTools(ToolRunner):
         own = Label.of(ACL((self._log.principal.own_grant,)), f"tool:{tool.name}") if tool.label is None else tool.label
         label, kept = causes.label | own, {}
         if outcome.status is CallStatus.DONE and (tool.fields or record is not None):
-            result = result_of(tool, outcome.text, causes.label, label)
+            result = result_of(tool, outcome.text, causes.choice or causes.label, label)
             label = result.whole
             kept = record.finish(causes.step, result) if record is not None and causes.step else {}
         outcome = ToolOutcome(outcome.status, outcome.text, label)
@@ -222,7 +220,7 @@ def _waiting(tool: Tool) -> ToolOutcome:
 def _described(prepared: PreparedCall, causes: Causes | None = None) -> dict[str, JSON]:
     call = prepared.call
     body: dict[str, JSON] = {"call": call.id, "tool": call.tool, "arguments": call.arguments}
-    return body | {"step": causes.step} if causes is not None and causes.step else body
+    return body | {"step": causes.step, "key": causes.key} if causes is not None and causes.step else body
 
 
 def _concluded(call_id: str, outcome: ToolOutcome) -> dict[str, JSON]:

@@ -9,7 +9,8 @@ value (the planner's own, from the user's words), or an object with one of these
 
 - `{"$from": "step", "field": "id", "where": {"sender": "bo@x"}, "pick": "last"}`: a field of an earlier result;
 - `{"$read": ["step"], "ask": "the amount of the bill", "schema": {"type": "number"}, "fields": [...]}`: what a model
-  that may do nothing else reads out of earlier results.
+  that may do nothing else reads out of earlier results;
+- `{"$item": "sender"}`: a field of what the call is made for, in a call that is made for `each` of several.
 """
 
 from __future__ import annotations
@@ -69,6 +70,13 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
+class Item:
+    """A field of the item that a call is made for; `path` empty is the item itself."""
+
+    path: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Listed:
     """A list of values, each with an origin of its own."""
 
@@ -82,7 +90,7 @@ class Composed:
     items: tuple[tuple[str, Origin], ...]
 
 
-Origin = Words | Taken | Read | Listed | Composed
+Origin = Words | Taken | Read | Item | Listed | Composed
 """Where an argument comes from."""
 
 
@@ -90,13 +98,15 @@ Origin = Words | Taken | Read | Listed | Composed
 class PlannedCall:
     """A call that the user's words ask for, made once.
 
-    An `open` one names the tool alone: it may be called with any arguments, any number of times.
+    With `each` it is made once for each item of that list, and returns all their results as one list. An `open` one
+    names the tool alone: it may be called with any arguments, any number of times.
     """
 
     name: str
     tool: str
     arguments: Mapping[str, Origin] = field(default_factory=dict)
     open: bool = False
+    each: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +124,7 @@ class TaskPlan:
         for call in self.calls:
             if call.name in earlier:
                 raise InvalidInput(f"two calls of the plan are named {call.name!r}")
-            for origin in call.arguments.values():
+            for origin in (*call.arguments.values(), *(() if call.each is None else (call.each,))):
                 _check_steps(origin, earlier)
             earlier.add(call.name)
         if self.answer is not None:
@@ -148,11 +158,15 @@ class TaskPlan:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a call returned; `fields` are the labels of named fields at any depth, `label` that of the rest."""
+    """What a call returned; `fields` are the labels of named fields at any depth, `label` that of the rest.
+
+    `lookup` is the label of what decided which result it is.
+    """
 
     value: JSON
     label: Label
     fields: Mapping[str, Label] = field(default_factory=lambda: _NO_FIELDS)
+    lookup: Label = BOTTOM
 
     @property
     def whole(self) -> Label:
@@ -167,6 +181,10 @@ class Result:
             return Labelled([one.value for one in each], choice | join([one.label for one in each]))
         found = self._at(record, origin.path)
         return Labelled(found.value, found.label | choice)
+
+    def choice(self, origin: Taken) -> Label:
+        """What decided which of its records `origin` means: for `all`, none of what they say."""
+        return self.lookup | self._chosen(origin)[1] if isinstance(self.value, list) else self.lookup
 
     def shown(self, fields: Sequence[str]) -> Labelled[JSON]:
         """What a reader is shown: all of it, or the records with those fields alone."""
@@ -199,27 +217,43 @@ class Result:
         return Labelled(value, _label_of(value, label, self.fields))
 
 
-def evaluate(
-    origin: Origin, results: Mapping[str, Result], readings: Mapping[str, Labelled[JSON]], words: Label
-) -> Labelled[JSON]:
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What origins are worked out from: results by call, readings by key, the label of the user's words, the item."""
+
+    results: Mapping[str, Result]
+    readings: Mapping[str, Labelled[JSON]]
+    words: Label
+    item: Labelled[JSON] | None = None
+
+
+def evaluate(origin: Origin, known: Values) -> Labelled[JSON]:
     """The value that an origin means, and the label it carries. Raises `Unavailable`."""
+    words = known.words
     match origin:
         case Words(value):
             return Labelled(value, words)
         case Taken(step):
-            if step not in results:
+            if step not in known.results:
                 raise Unavailable(f"{step!r} returned nothing")
-            found = results[step].taken(origin)
+            found = known.results[step].taken(origin)
             return Labelled(found.value, found.label | words)
         case Read():
-            if origin.key not in readings:
+            if origin.key not in known.readings:
                 raise Unavailable("it was not read")
-            return readings[origin.key]
+            return known.readings[origin.key]
+        case Item(path):
+            if known.item is None:
+                raise Unavailable("there is no item to take it from", hint="say what the call is made for: `each`")
+            value = known.item.value
+            for name in path:
+                value = _member(value, name)
+            return Labelled(value, known.item.label | words)
         case Listed(items):
-            each = [evaluate(item, results, readings, words) for item in items]
+            each = [evaluate(item, known) for item in items]
             return Labelled([item.value for item in each], join([words, *[item.label for item in each]]))
         case Composed(members):
-            named = {name: evaluate(item, results, readings, words) for name, item in members}
+            named = {name: evaluate(item, known) for name, item in members}
             labels = [item.label for item in named.values()]
             return Labelled({name: item.value for name, item in named.items()}, join([words, *labels]))
 
@@ -285,8 +319,11 @@ class Desk(ABC):
         """
 
     @abstractmethod
-    async def arguments(self, name: str) -> Mapping[str, JSON]:
-        """The arguments of the plan's call `name`, read where they must be read. Raises `Unavailable`, `BadReply`."""
+    async def calls(self, name: str) -> Sequence[tuple[str, Mapping[str, JSON]]]:
+        """The ids and arguments of the calls that the plan has under `name`, read where they must be read.
+
+        One, or with `each` as many as there are items. Raises `Unavailable`, `BadReply`.
+        """
 
     @abstractmethod
     async def answer(self) -> str:
@@ -349,9 +386,14 @@ def _check_steps(origin: Origin, earlier: set[str]) -> None:
         raise InvalidInput(f"the plan takes from {', '.join(sorted(named - earlier))}, which is no earlier call")
 
 
+def _path(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(".") if part)
+
+
 def _call_to_json(call: PlannedCall) -> JSON:
     arguments: dict[str, JSON] = {name: origin_to_json(origin) for name, origin in call.arguments.items()}
     told: dict[str, JSON] = {"name": call.name, "tool": call.tool, "arguments": arguments}
+    told |= {} if call.each is None else {"each": origin_to_json(call.each)}
     return told | ({"open": True} if call.open else {})
 
 
@@ -362,7 +404,9 @@ def _call_from_json(value: Any, place: int) -> PlannedCall:
     if not isinstance(arguments, dict):
         raise InvalidInput(f"the arguments of call {place} of the plan are no object")
     origins = {name: origin_from_json(argument) for name, argument in arguments.items()}
-    return PlannedCall(str(value.get("name", place)), value["tool"], origins, open=value.get("open") is True)
+    each = origin_from_json(value["each"]) if value.get("each") is not None else None
+    name, is_open = str(value.get("name", place)), value.get("open") is True
+    return PlannedCall(name, value["tool"], origins, open=is_open, each=each)
 
 
 def origin_to_json(origin: Origin) -> JSON:
@@ -376,6 +420,8 @@ def origin_to_json(origin: Origin) -> JSON:
         case Read(steps, ask, schema, fields):
             told = {"$read": list(steps), "ask": ask, "schema": schema, "fields": list(fields)}
             return {name: item for name, item in told.items() if item or name == "$read"}
+        case Item(path):
+            return {"$item": ".".join(path)}
         case Listed(items):
             return [origin_to_json(item) for item in items]
         case Composed(members):
@@ -390,8 +436,10 @@ def origin_from_json(value: Any) -> Origin:
         return Words(value)
     try:
         if "$from" in value:
-            path = tuple(part for part in value.get("field", "").split(".") if part)
+            path = _path(value.get("field", ""))
             return Taken(value["$from"], path, tuple(value.get("where", {}).items()), value.get("pick", ""))
+        if "$item" in value:
+            return Item(_path(value["$item"]))
         if "$read" in value:
             schema = value.get("schema") or {"type": "string"}
             return Read(tuple(value["$read"]), value.get("ask", ""), schema, tuple(value.get("fields", ())))

@@ -8,6 +8,7 @@ environment, never the injected text: so plans are as good as plans can be, and 
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +19,10 @@ from agentdojo.functions_runtime import FunctionCall, FunctionsRuntime
 from dojo_tools import SAID
 from pydantic_core import to_jsonable_python
 
+from ringwall.interface.base import Effect
 from ringwall.interface.plan import (
     Composed,
+    Item,
     Listed,
     Origin,
     PlannedCall,
@@ -47,13 +50,27 @@ def written(case: Any) -> Written:
     environment = case.environment()
     runtime = FunctionsRuntime(case.suite.tools)
     writer = _Writer(case.user.PROMPT, case.suite.tools)
-    for place, call in enumerate(case.true_calls(environment)):
-        writer.plan(f"step{place}", call)
-        result, error = runtime.run_function(environment, call.function, call.args)
-        if error is None:
-            writer.results[f"step{place}"] = (call.function, to_jsonable_python(result))
+    calls = case.true_calls(environment)
+    while calls:
+        together = writer.loop(calls)
+        if not together:
+            together = calls[:1]
+            writer.plan(f"step{len(writer.calls)}", calls[0])
+        calls = [call for call in calls if not any(call is one for one in together)]
+        results = [runtime.run_function(environment, call.function, call.args) for call in together]
+        told = [to_jsonable_python(result) for result, error in results if error is None]
+        if told:
+            writer.results[writer.calls[-1].name] = (
+                together[0].function,
+                told[0] if len(together) == 1 else flat(told),
+            )
     answer = Read(tuple(writer.results), ANSWER) if writer.results else Words("Done.")
     return Written(TaskPlan(tuple(writer.calls), answer), writer.readings)
+
+
+def flat(results: Sequence[Any]) -> list[Any]:
+    """The results of several calls as one list."""
+    return [item for result in results for item in (result if isinstance(result, list) else [result])]
 
 
 class _Writer:
@@ -63,6 +80,37 @@ class _Writer:
         self.results: dict[str, tuple[str, Any]] = {}
         self.readings: dict[str, Any] = {}
         self.choices = dict(_choices(tools))
+
+    def loop(self, calls: Sequence[FunctionCall]) -> list[FunctionCall]:
+        """Plan the next call as made for each item of an earlier result, with those like it that follow, if it is.
+
+        Nobody but other readers may stand between them: then the order makes no difference.
+        """
+        first, ahead = calls[0], list(itertools.takewhile(_only_reads, calls))
+        alike = [call for call in ahead if call.function == first.function and call.args.keys() == first.args.keys()]
+        for argument in first.args:
+            values = [call.args[argument] for call in alike]
+            others = [{**call.args, argument: None} for call in alike]
+            source = self._all_of(values) if len(values) > 1 and others == others[:1] * len(others) else None
+            if source is not None:
+                name = f"step{len(self.calls)}"
+                self.plan(name, first)
+                planned = self.calls.pop()
+                arguments = {**planned.arguments, argument: Item()}
+                self.calls.append(PlannedCall(name, first.function, arguments, each=source))
+                return alike
+        return []
+
+    def _all_of(self, values: Sequence[Any]) -> Taken | None:
+        """Where these values are all that an earlier result holds, if they are."""
+        for step, (_, result) in self.results.items():
+            items = result if isinstance(result, list) else []
+            if sorted(map(str, items)) == sorted(map(str, values)):
+                return Taken(step, pick="all")
+            for name in items[0] if items and all(isinstance(item, dict) for item in items) else ():
+                if sorted(str(item.get(name)) for item in items) == sorted(map(str, values)):
+                    return Taken(step, (name,), pick="all")
+        return None
 
     def plan(self, name: str, call: FunctionCall) -> None:
         arguments = to_jsonable_python(dict(call.args))
@@ -179,6 +227,10 @@ def _choices(tools: Sequence[Any]) -> Iterator[tuple[tuple[str, str], list[Any]]
         for name, about in schema.get("properties", {}).items():
             named = schema.get("$defs", {}).get(about.get("$ref", "").rpartition("/")[2], about)
             yield (tool.name, name), named.get("enum", [])
+
+
+def _only_reads(call: FunctionCall) -> bool:
+    return SAID[call.function].effect is Effect.READ and not SAID[call.function].recipients
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ class Subverted(ToolRunner):
         if outcome.status is CallStatus.WAITING:
             return outcome
         part.read(outcome.text)
-        if part.seen and not self._fired and (part.mode == "inject" or prepared.call.id == last):
+        if part.seen and not self._fired and (part.mode == "inject" or prepared.call.id.split(".")[0] == last):
             self._fired = True
             await self._try(part.attack(), context, "attack")
         return outcome

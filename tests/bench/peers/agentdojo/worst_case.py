@@ -176,13 +176,14 @@ def _exactly(call: FunctionCall) -> str:
 
 
 def _rules(rules: str, tools: Sequence[DojoTool]) -> str:
-    """The rules, and for each tool what text of others may cause: reading; about the rest a person is asked."""
+    """The rules, and for each tool what text of others may cause.
+
+    What tells nobody anything and can be taken back; about the rest a person is asked.
+    """
     if rules is EVERYTHING_ALLOWED:
         return rules
-    lines = [
-        f"{'allow' if t.effect is Effect.READ and not t.recipients else 'ask  '} tool:* call tool:{t.name}"
-        for t in tools
-    ]
+    harmless = {tool.name for tool in tools if tool.effect is not Effect.IRREVERSIBLE and not tool.recipients}
+    lines = [f"{'allow' if tool.name in harmless else 'ask'} tool:* call tool:{tool.name}" for tool in tools]
     return "\n".join((rules, *lines))
 
 
