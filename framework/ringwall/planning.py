@@ -110,7 +110,7 @@ class ExecutePlan:
 
     What a call cannot be made for (an earlier one failed, was refused, or found nothing) is left out, and so are the
     calls that rest on it; what the answer rests on then may be missing: it says so. A call that must wait for a human
-    holds up all after it.
+    holds up all after it, but those made for each of several items are put before the human together.
     """
 
     def __init__(
@@ -130,13 +130,16 @@ class ExecutePlan:
             except Unavailable as error:
                 undone.append(f"{planned.tool} was left out: {error}")
                 continue
+            waiting: list[ToolCall] = []
             for id_, arguments in calls:
                 call = ToolCall(id_, planned.tool, canonical(dict(arguments)))
                 outcome = await self._tools.run(call, self._context(turn, call))
                 if outcome.status is CallStatus.WAITING:
-                    return turn.evolve(status=TurnStatus.WAITING, pending=(call,))
-                if outcome.status is not CallStatus.DONE:
+                    waiting.append(call)
+                elif outcome.status is not CallStatus.DONE:
                     undone.append(outcome.text)
+            if waiting:
+                return turn.evolve(status=TurnStatus.WAITING, pending=tuple(waiting))
             self._checkpoint.mark(turn)
         answer = await self._answer(undone)
         await self._outlet.write(answer)

@@ -1,4 +1,4 @@
-"""Ringwall with one rule taken away or turned around: what `--mutate` measures, so that the harness is seen to notice."""
+"""Ringwall with one rule taken away or turned around: what `--mutate` measures, to see that the harness notices."""
 
 from __future__ import annotations
 

@@ -31,8 +31,11 @@ from ringwall.interface.plan import (
     TaskPlan,
     Words,
     origin_to_json,
+    readings_of,
     same,
 )
+
+_TYPES: Final = {str: "string", int: "number", float: "number", bool: "boolean", list: "array", dict: "object"}
 
 ANSWER: Final = "the answer for the user"
 
@@ -86,6 +89,8 @@ class _Writer:
 
         Nobody but other readers may stand between them: then the order makes no difference.
         """
+        if not _only_reads(calls[0]):
+            return self._effects(calls)
         first, ahead = calls[0], list(itertools.takewhile(_only_reads, calls))
         alike = [call for call in ahead if call.function == first.function and call.args.keys() == first.args.keys()]
         for argument in first.args:
@@ -100,6 +105,31 @@ class _Writer:
                 self.calls.append(PlannedCall(name, first.function, arguments, each=source))
                 return alike
         return []
+
+    def _effects(self, calls: Sequence[FunctionCall]) -> list[FunctionCall]:
+        """Plan calls of one tool in a row as made for each of what is read, if their arguments must be read."""
+        first = calls[0]
+        alike = list(itertools.takewhile(lambda call: call.function == first.function, calls))
+        arguments = [to_jsonable_python(dict(call.args)) for call in alike]
+        differing = [name for name in arguments[0] if any(each.get(name) != arguments[0][name] for each in arguments)]
+        values = [each.get(name) for name in differing for each in arguments]
+        if len(alike) < 2 or any(each.keys() != arguments[0].keys() for each in arguments):
+            return []
+        self.plan(name := f"step{len(self.calls)}", first)
+        planned = self.calls.pop()
+        leaves = [leaf for value in values for leaf in (value if isinstance(value, list) else [value])]
+        shown = {self._shown_for(leaf) for leaf in leaves if not self._is_said(leaf)}
+        is_read = any(next(readings_of(planned.arguments[argument]), None) for argument in differing)
+        if not is_read or len(shown) != 1:  # one reading would be shown more than each of them needs
+            return []
+        steps, fields = shown.pop()
+        kinds = {argument: {"type": _TYPES[type(arguments[0][argument])]} for argument in differing}
+        items = {"type": "object", "properties": kinds}
+        reading = Read(steps, f"{name}: each of {first.function}", {"type": "array", "items": items}, fields)
+        self.readings[reading.key] = [{argument: each[argument] for argument in differing} for each in arguments]
+        origins = {**planned.arguments, **{argument: Item((argument,)) for argument in differing}}
+        self.calls.append(PlannedCall(name, first.function, origins, each=reading))
+        return alike
 
     def _all_of(self, values: Sequence[Any]) -> Taken | None:
         """Where these values are all that an earlier result holds, if they are."""

@@ -122,9 +122,12 @@ class WorstModel(ModelProvider):
 def _attackers_value(ask: str, value: Any, attack: Sequence[FunctionCall]) -> Any:
     """What a hijacked reader says in place of an argument: the attacker's own, if the attacker calls that tool."""
     argument, _, function = ask.partition(": ")[2].partition(" of ")
+    if argument == "each":
+        changed = {name: _attackers_value(f"x: {name} of {function}", value[0][name], attack) for name in value[0]}
+        return [changed, *value[1:]]
     for call in attack:
         wanted = call.args.get(argument.split()[0]) if call.function == function else None
-        wanted = wanted[0] if isinstance(wanted, list) and wanted else wanted
+        wanted = wanted[0] if isinstance(wanted, list) and wanted and not isinstance(value, list) else wanted
         if isinstance(wanted, type(value)) and not isinstance(wanted, dict):
             return wanted
     return value

@@ -149,8 +149,9 @@ class Play:
     async def _answer(
         self, result: RunResult, due: collections.Counter[str], counted: collections.Counter[str]
     ) -> RunResult:
+        counted["asks"] += len({question.tool for question in result.waiting})  # like calls are put together
         for question in result.waiting:
-            counted["asks"] += 1
+            counted["asked_calls"] += 1
             answer = self.app.approve if self._says_yes(question, due) else self.app.deny
             await answer(question.run, by=DEPUTY, call=question.call)
         return await self.app.resume(result.run)
