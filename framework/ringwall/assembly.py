@@ -13,7 +13,7 @@ from ringwall.data.retrieve import Retriever
 from ringwall.deployment.base import Policy
 from ringwall.deployment.budgetgate import RunGates
 from ringwall.deployment.budgets import Budgets
-from ringwall.deployment.desk import GatedDesk
+from ringwall.deployment.plandesk import GatedDesk
 from ringwall.deployment.gates import GatedMemories, GatedModel, GatedProfiles, GatedStore, may_disclose
 from ringwall.deployment.runlog import RunLog
 from ringwall.deployment.toolgate import GatedTools

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ringwall import RunStatus
-from ringwall.deployment import desk, disclosure, origins, toolgate
+from ringwall.deployment import disclosure, origins, plandesk, toolgate
 from ringwall.errors import RingwallError
 from ringwall.interface import plan as plans
 from ringwall.label import BOTTOM, Labelled
@@ -187,12 +187,12 @@ def agents_may_read_unseen(patch: pytest.MonkeyPatch) -> None:
 
 
 def readings_are_the_users_words(patch: pytest.MonkeyPatch) -> None:
-    old = desk.GatedDesk._read  # noqa: SLF001
+    old = plandesk.GatedDesk._read  # noqa: SLF001
 
     async def read(self: Any, reading: Any) -> Any:
         return Labelled((await old(self, reading)).value, self._log.question.label)
 
-    patch.setattr(desk.GatedDesk, "_read", read)
+    patch.setattr(plandesk.GatedDesk, "_read", read)
 
 
 def fields_forget_the_call(patch: pytest.MonkeyPatch) -> None:
@@ -232,7 +232,7 @@ def plans_are_fixed_at_any_time(patch: pytest.MonkeyPatch) -> None:
     async def fix(self: Any, plan: Any, *, by_code: bool) -> None:
         self._log.planned = origins.PlanRecord(plan, by_code=by_code)
 
-    patch.setattr(desk.GatedDesk, "fix", fix)
+    patch.setattr(plandesk.GatedDesk, "fix", fix)
 
 
 def everything_may_be_told(patch: pytest.MonkeyPatch) -> None:
@@ -243,7 +243,7 @@ def everything_may_be_told(patch: pytest.MonkeyPatch) -> None:
 
 
 def readings_fit_anything(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(desk, "fits", lambda value, schema: True)
+    patch.setattr(plandesk, "fits", lambda value, schema: True)
 
 
 MUTANTS: dict[Patch, set[str]] = {

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from dojo_tools import DojoTool
 
-from ringwall.deployment import desk, origins, toolgate
+from ringwall.deployment import origins, plandesk, toolgate
 from ringwall.deployment.base import Decision, Verdict
 from ringwall.interface import plan as plans
 from ringwall.interface.base import Effect
@@ -29,12 +29,12 @@ def any_argument_is_the_planned_one() -> None:
 
 
 def what_was_read_is_the_users() -> None:
-    old, causes = desk.GatedDesk._read, origins.PlanRecord.causes
+    old, causes = plandesk.GatedDesk._read, origins.PlanRecord.causes
 
     async def read(self: Any, reading: Any) -> Any:
         return Labelled((await old(self, reading)).value, self._log.question.label)
 
-    desk.GatedDesk._read = read
+    plandesk.GatedDesk._read = read
     origins.PlanRecord.causes = lambda self, call, words, shown, **more: causes(self, call, words, words, **more)
 
 
