@@ -22,8 +22,12 @@ from ringwall.data.workers import Workers
 from ringwall.deployment import approvals
 from ringwall.deployment.approvals import Approval
 from ringwall.deployment.base import Policy
+from ringwall.deployment.disarm import DISARM, Disarm
 from ringwall.deployment.explain import Explanation, explain
 from ringwall.deployment.gates import question_label, release
+from ringwall.deployment.guard import Guard
+from ringwall.deployment.guarded import influenced
+from ringwall.deployment.guarding import Guards, RunGuards, guard_question
 from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus, check_run
 from ringwall.deployment.reading import app_of, readable_events
 from ringwall.deployment.runlog import RunLog
@@ -87,7 +91,9 @@ class App:
     """An assembled application.
 
     `policy` and `model` are required; what is not given is kept in this process's memory. Several models are
-    tried in the order given, each only if it may receive what the run has read. `wiring` is called with the app's
+    tried in the order given, each only if it may receive what the run has read. `guards` inspect and rewrite what
+    passes, in the order given; after them `disarm` makes inert what the user is shown of what others could have
+    shaped (None: it does not). `wiring` is called with the app's
     `Wiring` to provide what your own steps ask for.
 
     Raises `MissingDependency` when a step asks for what nobody provides. Use it as a context manager, `with` or
@@ -106,6 +112,8 @@ class App:
         profiles: ProfileStore | None = None,
         memories: MemoryStore | None = None,
         pipeline: Pipeline | None = None,
+        guards: Sequence[Guard] = (),
+        disarm: Disarm | None = DISARM,
         name: str = "app",
         deadline: float = 300.0,
         wiring: Callable[[Wiring], None] | None = None,
@@ -119,7 +127,7 @@ class App:
         self.memories = memories or InMemoryMemories()
         self.models = (model,) if isinstance(model, ModelProvider) else tuple(model)
         self.pipeline = pipeline or ordinary_pipeline()
-        self._deadline = deadline
+        self._deadline, self._guards, self._disarm = deadline, Guards(guards), disarm
         self._door = Door()
         parts = Parts(
             self.policy,
@@ -129,6 +137,8 @@ class App:
             LocalToolRunner(tools),
             self.models,
             self.embeddings,
+            self._guards,
+            disarm,
         )
         self._assembly = Assembly(parts, self.pipeline, wiring)
 
@@ -295,6 +305,7 @@ class App:
             self.profiles,
             self.memories,
             *self.models,
+            self._guards,
         )
         for part in reversed(parts):
             try:
@@ -345,7 +356,23 @@ class App:
         tools = None if intent is None else frozenset(intent)
         turn = Turn(run or secrets.token_hex(16), principal, asked, grants, intent=tools)
         log = RunLog(self.journal, self.policy, turn.run, principal, asked, intent=tools)
+        if self._guards.questioned:
+            return await self._guarded(log, turn)
         log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
+        return log, turn
+
+    async def _guarded(self, log: RunLog, turn: Turn) -> tuple[RunLog, Turn]:
+        """Begin a run with the question that its guards let pass; one that they refuse is not written down."""
+        text, told, refused = await guard_question(RunGuards(self._guards, log, lambda: (log.question.value,)))
+        log.question = Labelled(text, log.question.label)
+        turn = replace(turn, question=log.question)
+        log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
+        told()
+        if refused is not None:
+            await self._end(
+                log, "run.failed", {"error": type(refused).__name__, "what": str(refused)}, RunStatus.FAILED
+            )
+            raise refused
         return log, turn
 
     async def _execute(
@@ -393,11 +420,19 @@ class App:
     async def _shown(self, log: RunLog, error: RingwallError) -> RingwallError:
         """The error as the asking principal may see it: without its text if the run has read what it may not."""
         if log.floor.may_flow_to(await self.policy.grants(log.principal)):
-            return error
+            return self._inert(error) if influenced(log) else error
         error.what, error.expected, error.hint = "the run failed; what it had read may not be shown to you", "", ""
         error.args = (error.what,)
         error.__cause__ = error.__context__ = error.__traceback__ = None
         error.__notes__ = []
+        return error
+
+    def _inert(self, error: RingwallError) -> RingwallError:
+        """The error with its text disarmed: it may hold what a model wrote."""
+        if self._disarm is not None and self._disarm.touches(str(error)):
+            parts = (error.what, error.expected, error.hint)
+            error.what, error.expected, error.hint = map(self._disarm.disarmed, parts)
+            error.args = (error.what,)
         return error
 
     async def _streamed(self, execute: Callable[[Sink], Awaitable[RunResult]]) -> AsyncGenerator[str | RunResult, None]:
