@@ -41,14 +41,14 @@ class Swap(Guard):
         count = passing.text.count(self.old)
         return Ruling(passing.text.replace(self.old, self.new), {"word": count} if count else {})
 
-    def settled(self, text: str) -> int:
+    def settled(self, text: str, crossing: Crossing) -> int:
         return text.rfind(" ") + 1
 
 
 class Whole(Swap):
     """Needs the whole text."""
 
-    def settled(self, text: str) -> int:
+    def settled(self, text: str, crossing: Crossing) -> int:
         return 0
 
 

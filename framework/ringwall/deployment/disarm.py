@@ -77,7 +77,7 @@ class Disarm(Guard):
         text, found = self._disarmed(passing.text, passing.words)
         return Ruling(text, found)
 
-    def settled(self, text: str) -> int:
+    def settled(self, text: str, crossing: Crossing) -> int:
         cut = _cut.match(text)
         return cut.end() if cut else 0
 

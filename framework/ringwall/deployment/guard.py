@@ -101,7 +101,7 @@ class Guard(ABC):
     async def inspect(self, passing: Passing) -> Ruling:
         """Say what may pass of a text."""
 
-    def settled(self, text: str) -> int:
+    def settled(self, text: str, crossing: Crossing) -> int:
         """How many characters at the start of `text` can be inspected by themselves, whatever follows.
 
         For every text: inspecting so many characters and then the rest (with its `offset`) gives, joined, what

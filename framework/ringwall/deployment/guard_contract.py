@@ -92,7 +92,7 @@ class GuardContract:
             whole = await guard.inspect(passing)
             pieces, offset = [], 0
             for end in sorted(data.draw(st.sets(st.integers(0, len(passing.text)), max_size=8))):
-                cut = guard.settled(passing.text[offset:end])
+                cut = guard.settled(passing.text[offset:end], passing.crossing)
                 assert 0 <= cut <= max(end - offset, 0)
                 if cut:
                     part = replace(passing, text=passing.text[offset : offset + cut], offset=offset)

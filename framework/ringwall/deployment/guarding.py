@@ -100,7 +100,7 @@ class Passage:
     def __init__(
         self, run: RunGuards, crossing: Crossing, guards: Iterable[Guard], *, receiver: str, remote: bool = False
     ) -> None:
-        self._run, self._crossing, self._receiver, self._remote = run, crossing, receiver, remote
+        self._run, self.crossing, self._receiver, self._remote = run, crossing, receiver, remote
         self.tallies = [_Tally(guard) for guard in guards]
         self.suspects = BOTTOM
 
@@ -134,7 +134,7 @@ class Passage:
         done = [tally for tally in self.tallies if tally.texts]
         if done and not (quietly and all(tally.did == "passed" for tally in done)):
             body: dict[str, JSON] = {
-                "at": str(self._crossing),
+                "at": str(self.crossing),
                 "receiver": self._receiver,
                 "guards": [tally.to_json() for tally in done],
             }
@@ -145,7 +145,7 @@ class Passage:
         guard, began, ruling = tally.guard, time.perf_counter(), None
         passing = Passing(
             text,
-            self._crossing,
+            self.crossing,
             self._run.log.principal,
             self._receiver,
             self._remote,
@@ -162,14 +162,14 @@ class Passage:
         tally.texts += 1
         if ruling is None or seconds > guard.timeout:
             tally.did = "failed"
-            raise GuardRefused(guard.name, str(self._crossing), failed=True)
+            raise GuardRefused(guard.name, str(self.crossing), failed=True)
         tally.add(ruling, text)
         if ruling.suspect:
             mark = Label.of(None, f"guard:{guard.name}")
             self._run.log.saw(mark)
             self.suspects = self.suspects | mark
         if ruling.refused:
-            raise GuardRefused(guard.name, str(self._crossing))
+            raise GuardRefused(guard.name, str(self.crossing))
         return ruling.text
 
 
@@ -213,7 +213,7 @@ class _Stage:
     def _settled(self) -> int:
         """As far as the guard says; one that fails here will be given the whole."""
         try:
-            return min(max(self._tally.guard.settled(self._held), 0), len(self._held))
+            return min(max(self._tally.guard.settled(self._held, self._passage.crossing), 0), len(self._held))
         except Exception:  # noqa: BLE001 (a guard is anyone's code; holding all back is the safe answer)
             return 0
 
