@@ -24,8 +24,12 @@ from ringwall.deployment.approvals import Approval
 from ringwall.deployment.base import Policy
 from ringwall.deployment.budgets import Budget, Budgets, Rate
 from ringwall.deployment.delivery import Delivery
+from ringwall.deployment.disarm import DISARM, Disarm
 from ringwall.deployment.explain import Explanation, explain
 from ringwall.deployment.gates import question_label, release
+from ringwall.deployment.guard import Guard
+from ringwall.deployment.guarded import influenced
+from ringwall.deployment.guarding import Guards, RunGuards, guard_question
 from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus, check_run
 from ringwall.deployment.reading import app_of, readable_events, tell_what_was_done
 from ringwall.deployment.runlog import RunLog
@@ -90,9 +94,10 @@ class App:
     """An assembled application.
 
     `policy` and `model` are required; what is not given is kept in this process's memory. Several models are
-    tried in the order given, each only if it may receive what the run has read. `wiring` is called with the app's
-    `Wiring` to provide what your own steps ask for. `sinks` are told what happens in each run, and nothing that
-    they may not receive.
+    tried in the order given, each only if it may receive what the run has read. `guards` inspect and rewrite what
+    passes, in the order given; after them `disarm` makes inert what the user is shown of what others could have
+    shaped (None: it does not). `sinks` are told what happens in each run, and nothing that they may not receive.
+    `wiring` is called with the app's `Wiring` to provide what your own steps ask for.
 
     Raises `MissingDependency` when a step asks for what nobody provides. Use it as a context manager, `with` or
     `async with`: what was passed in is closed with it.
@@ -110,6 +115,8 @@ class App:
         profiles: ProfileStore | None = None,
         memories: MemoryStore | None = None,
         pipeline: Pipeline | None = None,
+        guards: Sequence[Guard] = (),
+        disarm: Disarm | None = DISARM,
         name: str = "app",
         deadline: float = 300.0,
         budgets: Budgets | Sequence[Budget | Rate] = (),
@@ -125,8 +132,8 @@ class App:
         self.memories = memories or InMemoryMemories()
         self.models = (model,) if isinstance(model, ModelProvider) else tuple(model)
         self.pipeline = pipeline or ordinary_pipeline()
-        self._deadline = deadline
         self.budgets = Budgets(tuple(budgets)) if isinstance(budgets, Sequence) else budgets
+        self._deadline, self._guards, self._disarm = deadline, Guards(guards), disarm
         self._door = Door()
         self._delivery = Delivery(name, policy, sinks) if sinks else None
         self._watch = None if self._delivery is None else self._delivery.tell
@@ -138,6 +145,8 @@ class App:
             LocalToolRunner(tools),
             self.models,
             self.embeddings,
+            self._guards,
+            disarm,
             self.budgets if self.budgets.rules else None,
         )
         self._assembly = Assembly(parts, self.pipeline, wiring)
@@ -307,6 +316,7 @@ class App:
             *self.models,
             *(() if self._delivery is None else (self._delivery,)),
             self.budgets,
+            self._guards,
         )
         for part in reversed(parts):
             try:
@@ -357,7 +367,23 @@ class App:
         tools = None if intent is None else frozenset(intent)
         turn = Turn(run or secrets.token_hex(16), principal, asked, grants, intent=tools)
         log = RunLog(self.journal, self.policy, turn.run, principal, asked, intent=tools, watch=self._watch)
+        if self._guards.questioned:
+            return await self._guarded(log, turn)
         log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
+        return log, turn
+
+    async def _guarded(self, log: RunLog, turn: Turn) -> tuple[RunLog, Turn]:
+        """Begin a run with the question that its guards let pass; one that they refuse is not written down."""
+        text, told, refused = await guard_question(RunGuards(self._guards, log, lambda: (log.question.value,)))
+        log.question = Labelled(text, log.question.label)
+        turn = replace(turn, question=log.question)
+        log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
+        told()
+        if refused is not None:
+            await self._end(
+                log, "run.failed", {"error": type(refused).__name__, "what": str(refused)}, RunStatus.FAILED
+            )
+            raise refused
         return log, turn
 
     async def _execute(
@@ -408,11 +434,19 @@ class App:
         """The error as the asking principal may see it: without its text if the run has read what it may not."""
         if log.floor.may_flow_to(await self.policy.grants(log.principal)):
             tell_what_was_done(error, log)
-            return error
+            return self._inert(error) if influenced(log) else error
         error.what, error.expected, error.hint = "the run failed; what it had read may not be shown to you", "", ""
         error.args = (error.what,)
         error.__cause__ = error.__context__ = error.__traceback__ = None
         error.__notes__ = []
+        return error
+
+    def _inert(self, error: RingwallError) -> RingwallError:
+        """The error with its text disarmed: it may hold what a model wrote."""
+        if self._disarm is not None and self._disarm.touches(str(error)):
+            parts = (error.what, error.expected, error.hint)
+            error.what, error.expected, error.hint = map(self._disarm.disarmed, parts)
+            error.args = (error.what,)
         return error
 
     async def _streamed(self, execute: Callable[[Sink], Awaitable[RunResult]]) -> AsyncGenerator[str | RunResult, None]:
