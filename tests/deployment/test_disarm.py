@@ -118,7 +118,7 @@ def test_what_is_taken_apart_stays_readable(text: str, shown: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "Lucia opens at 7.30 (e.g. on Fridays); 2 < 3, src/main.py:12, Node.js, data: none, ana@mail.example.org",
+        "Lucia opens at 7.30 (e.g. on Fridays); 2 < 3, src/main.py:12, Node.js, data: none, Bo@7",
         "می‌خواهم 👨‍👩‍👧 ❤️ 夜空 **bold** `x = a[0]`",
         "| a | b |\n|---|---|\n- one\n  - two [1]",
     ],

@@ -47,6 +47,7 @@ _tail: Final = re.compile(r"(?::\d{1,5})?[/?#\\][!-~]*")
 _plain: Final = re.compile(r"[A-Za-z0-9_~%/.:\-]*")
 _end: Final = re.compile(r"[)\].,;!?'\"*>_]*$")
 _address: Final = re.compile(r"https?://[^\s()<>\[\]\"'\\`]+")
+_box: Final = re.compile(r"[^\s@<>()\[\],;:\"]+@$")
 _top: Final = re.compile(
     r"[a-z]{2,3}|xn--[a-z0-9-]+|aero|app|asia|blog|cafe|chat|click|cloud|club|code|coop|design|dev|digital|email|host"
     r"|info|jobs|life|link|live|media|mobi|museum|name|network|news|online|page|post|shop|site|space|store|studio|tech"
@@ -120,7 +121,7 @@ class Disarm(Guard):
         return self._inert_name(match, words)
 
     def _inert_name(self, match: re.Match[str], words: Callable[[], Sequence[str]]) -> tuple[str, int]:
-        """A name with dots: with a path, or three parts, it could be called, and tell its owner something."""
+        """A name with dots: with a path, a mailbox or three parts it could be called, and tell its owner something."""
         name = match[0]
         *rest, top = name.split(".")
         tail = _tail.match(match.string, match.end())
@@ -128,8 +129,9 @@ class Disarm(Guard):
         www = rest[0].lower().endswith("www")
         if tail and (callable_ or www):
             return _readable(name + tail[0]), tail.end()
-        mail = match.string[match.start() - 1 : match.start()] == "@"
-        if mail or not (www or (callable_ and not top.isdecimal() and len(rest) > 1)) or _stands_in(name, words()):
+        box = _box.search(match.string, max(match.start() - 80, 0), match.start())
+        called = box is not None or www or (callable_ and not top.isdecimal() and len(rest) > 1)
+        if not called or _stands_in(box[0] + name if box else name, words()):
             return name, match.end()
         return _readable(name), match.end()
 
