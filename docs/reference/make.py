@@ -48,10 +48,12 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "deployment": (
         "ringwall.deployment",
         "ringwall.deployment.checkpoints",
+        "ringwall.deployment.expectations",
         "ringwall.deployment.explain",
         "ringwall.deployment.export",
         "ringwall.deployment.facts",
         "ringwall.deployment.gates",
+        "ringwall.deployment.policy_check",
         "ringwall.deployment.contract",
         "ringwall.deployment.journal_contract",
         "ringwall.deployment.sink_contract",

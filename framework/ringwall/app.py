@@ -121,6 +121,7 @@ class App:
         self.journal = journal or InMemoryJournal()
         self.profiles = profiles or InMemoryProfiles()
         self.memories = memories or InMemoryMemories()
+        self.tools = tuple(tools)
         self.models = (model,) if isinstance(model, ModelProvider) else tuple(model)
         self.pipeline = pipeline or ordinary_pipeline()
         self._deadline = deadline
@@ -132,7 +133,7 @@ class App:
             self.documents,
             self.profiles,
             self.memories,
-            LocalToolRunner(tools),
+            LocalToolRunner(self.tools),
             self.models,
             self.embeddings,
         )
