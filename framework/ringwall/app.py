@@ -130,6 +130,7 @@ class App:
         self.journal = journal or InMemoryJournal()
         self.profiles = profiles or InMemoryProfiles()
         self.memories = memories or InMemoryMemories()
+        self.tools = tuple(tools)
         self.models = (model,) if isinstance(model, ModelProvider) else tuple(model)
         self.pipeline = pipeline or ordinary_pipeline()
         self.budgets = Budgets(tuple(budgets)) if isinstance(budgets, Sequence) else budgets
@@ -142,7 +143,7 @@ class App:
             self.documents,
             self.profiles,
             self.memories,
-            LocalToolRunner(tools),
+            LocalToolRunner(self.tools),
             self.models,
             self.embeddings,
             self._guards,

@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from ringwall.data.base import Chunk, DocumentStore, Match, Query
 from ringwall.data.receiving import in_tenant_of
-from ringwall.deployment.base import Decision, Verdict
+from ringwall.deployment.base import Decision, Policy, Verdict
 from ringwall.deployment.runlog import RunLog
 from ringwall.errors import ActionDenied, FlowDenied, StoreError
 from ringwall.label import Label, Source, join
@@ -214,7 +214,17 @@ def _own(log: RunLog, principal: Principal) -> None:
         raise FlowDenied("a run touches the profile and memories of its own principal only")
 
 
-async def caused_by(log: RunLog, sources: Iterable[Source], action: str, resource: str) -> Decision:
+class Asking(Protocol):
+    """Whose run asks, and which policy."""
+
+    @property
+    def policy(self) -> Policy: ...
+
+    @property
+    def principal(self) -> Principal: ...
+
+
+async def caused_by(log: Asking, sources: Iterable[Source], action: str, resource: str) -> Decision:
     """Ask for each source whether it may cause the action; the strictest answer counts.
 
     The run's principal answers for its own words; any other source is asked about by its name
