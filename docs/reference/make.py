@@ -53,6 +53,8 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall.deployment.gates",
         "ringwall.deployment.contract",
         "ringwall.deployment.journal_contract",
+        "ringwall.deployment.ledger_contract",
+        "ringwall.deployment.limiter_contract",
     ),
     "interface": ("ringwall.interface", "ringwall.interface.functions", "ringwall.interface.contract"),
     "personalization": (
@@ -68,6 +70,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall_files",
         "ringwall_hosted",
         "ringwall_index",
+        "ringwall_limits",
         "ringwall_llama",
         "ringwall_minilm",
         "ringwall_splitting",
