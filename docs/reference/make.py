@@ -60,6 +60,8 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall.deployment.guard_contract",
         "ringwall.deployment.journal_contract",
         "ringwall.deployment.sink_contract",
+        "ringwall.deployment.ledger_contract",
+        "ringwall.deployment.limiter_contract",
     ),
     "interface": ("ringwall.interface", "ringwall.interface.functions", "ringwall.interface.contract"),
     "personalization": (
@@ -75,6 +77,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall_files",
         "ringwall_hosted",
         "ringwall_index",
+        "ringwall_limits",
         "ringwall_llama",
         "ringwall_minilm",
         "ringwall_splitting",
