@@ -381,6 +381,7 @@ class App:
             grants = await self.policy.grants(log.principal)
             shown = [q for q in approvals.open_questions(log) if q.label.may_flow_to(grants)]
             return RunResult(turn.run, RunStatus.WAITING, waiting=tuple(shown))
+        log.settle()
         await release(log, as_="run.finished")
         await log.flush(status=RunStatus.DONE)
         return _result(turn)
@@ -393,6 +394,7 @@ class App:
 
     async def _end(self, log: RunLog, kind: str, body: dict[str, JSON], status: RunStatus) -> None:
         """Note how a run ended, also while being cancelled; a journal that fails now must not hide why."""
+        log.settle()
         log.note(kind, body)
         with contextlib.suppress(JournalError):
             await asyncio.shield(log.flush(status=status))

@@ -255,9 +255,17 @@ def verify(
 
 
 @audit.command("export")
-def export_journal(journal: JournalPath) -> None:
-    """Write a journal to standard output: a line of JSON for each run and event, whoever may read them."""
-    asyncio.run(audit_commands.export(journal))
+def export_journal(
+    journal: JournalPath,
+    form: Annotated[audit_commands.ExportForm, typer.Option("--format", help="What is written.")] = (
+        audit_commands.ExportForm.JSONL
+    ),
+) -> None:
+    """Write a journal to standard output: a line of JSON for each run and event, whoever may read them.
+
+    As `otel` it is the runs as OpenTelemetry traces, in OTLP's JSON, without any contents.
+    """
+    asyncio.run(audit_commands.export(journal, form))
 
 
 @audit.command("explain")
