@@ -22,11 +22,12 @@ from ringwall.data.workers import Workers
 from ringwall.deployment import approvals
 from ringwall.deployment.approvals import Approval
 from ringwall.deployment.base import Policy
+from ringwall.deployment.budgets import Budget, Budgets, Rate
 from ringwall.deployment.delivery import Delivery
 from ringwall.deployment.explain import Explanation, explain
 from ringwall.deployment.gates import question_label, release
 from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus, check_run
-from ringwall.deployment.reading import app_of, readable_events
+from ringwall.deployment.reading import app_of, readable_events, tell_what_was_done
 from ringwall.deployment.runlog import RunLog
 from ringwall.deployment.sinks import EventSink
 from ringwall.door import Door
@@ -111,6 +112,7 @@ class App:
         pipeline: Pipeline | None = None,
         name: str = "app",
         deadline: float = 300.0,
+        budgets: Budgets | Sequence[Budget | Rate] = (),
         wiring: Callable[[Wiring], None] | None = None,
         sinks: Sequence[EventSink] = (),
     ) -> None:
@@ -124,6 +126,7 @@ class App:
         self.models = (model,) if isinstance(model, ModelProvider) else tuple(model)
         self.pipeline = pipeline or ordinary_pipeline()
         self._deadline = deadline
+        self.budgets = Budgets(tuple(budgets)) if isinstance(budgets, Sequence) else budgets
         self._door = Door()
         self._delivery = Delivery(name, policy, sinks) if sinks else None
         self._watch = None if self._delivery is None else self._delivery.tell
@@ -135,6 +138,7 @@ class App:
             LocalToolRunner(tools),
             self.models,
             self.embeddings,
+            self.budgets if self.budgets.rules else None,
         )
         self._assembly = Assembly(parts, self.pipeline, wiring)
 
@@ -302,6 +306,7 @@ class App:
             self.memories,
             *self.models,
             *(() if self._delivery is None else (self._delivery,)),
+            self.budgets,
         )
         for part in reversed(parts):
             try:
@@ -384,6 +389,8 @@ class App:
         log.settle()
         await release(log, as_="run.finished")
         await log.flush(status=RunStatus.DONE)
+        if self.budgets.rules:
+            await self.budgets.finished(turn.run, turn.principal)
         return _result(turn)
 
     async def _again(self, log: RunLog, turn: Turn) -> RunResult:
@@ -402,6 +409,7 @@ class App:
     async def _shown(self, log: RunLog, error: RingwallError) -> RingwallError:
         """The error as the asking principal may see it: without its text if the run has read what it may not."""
         if log.floor.may_flow_to(await self.policy.grants(log.principal)):
+            tell_what_was_done(error, log)
             return error
         error.what, error.expected, error.hint = "the run failed; what it had read may not be shown to you", "", ""
         error.args = (error.what,)
