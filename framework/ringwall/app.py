@@ -42,6 +42,7 @@ from ringwall.errors import (
     StepFailed,
     UnknownRun,
 )
+from ringwall.health import HealthReport, examine
 from ringwall.interface.base import Tool
 from ringwall.interface.runner import LocalToolRunner
 from ringwall.label import Labelled
@@ -294,6 +295,22 @@ class App:
         return await self.journal.verify()
 
     # Living
+
+    async def health(self, *, seconds: float = 2.0) -> HealthReport:
+        """Look whether each part could do its work now, for so many seconds at most; `ready` sums it up.
+
+        Nothing is asked of a model that costs anything, and the report holds no word of any error.
+        """
+        return await examine(
+            policy=self.policy,
+            journal=self.journal,
+            documents=self.documents,
+            profiles=self.profiles,
+            memories=self.memories,
+            models=self.models,
+            sinks=() if self._delivery is None else self._delivery.states(),
+            seconds=seconds,
+        )
 
     async def close(self) -> None:
         """Close everything that was passed in, in reverse order; what fails to close does not keep the rest open."""

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ringwall import audit_commands, plugins
+from ringwall import audit_commands, health_commands, plugins
 from ringwall.data.alike import THRESHOLD
 from ringwall.data.duplicates import Copies, Copy
 from ringwall.errors import RingwallError, UnknownPlugin
@@ -287,8 +287,17 @@ def explain_run(
 
 
 @app.command()
-def doctor() -> None:
-    """Show which plugins are known, and whether what each needs is installed."""
+def doctor(
+    of: Annotated[str, typer.Option("--app", metavar="MODULE:NAME", help="Look at an app of yours instead.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show which plugins are known, and whether what each needs is installed.
+
+    With `--app` show how each part of that app is, and exit with 1 if it could not answer now.
+    """
+    if of:
+        health_commands.show(health_commands.examined(of), as_json=as_json)
+        return
     table = Table("ring", "plugin", "state")
     for ring in plugins.RINGS:
         for name in plugins.names(ring):

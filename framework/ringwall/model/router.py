@@ -153,6 +153,17 @@ class Router(ModelProvider):
                 async for delta in rest:
                     yield delta
 
+    async def check(self) -> bool:
+        """Look at the providers that are not left alone; one that is well is enough. Raises what the last one does."""
+        error: RingwallError = ProviderUnavailable("all failed too often lately", provider=self.info.name)
+        for provider in self._providers:
+            if self._health[provider.info.name].well:
+                try:
+                    return await provider.check()
+                except RingwallError as said:
+                    error = said
+        raise error
+
     async def close(self) -> None:
         for task in self._shadows:
             task.cancel()
