@@ -46,6 +46,7 @@ from ringwall.errors import (
     StepFailed,
     UnknownRun,
 )
+from ringwall.health import HealthReport, examine
 from ringwall.interface.base import Tool
 from ringwall.interface.runner import LocalToolRunner
 from ringwall.label import Labelled
@@ -305,6 +306,22 @@ class App:
 
     # Living
 
+    async def health(self, *, seconds: float = 2.0) -> HealthReport:
+        """Look whether each part could do its work now, for so many seconds at most; `ready` sums it up.
+
+        Nothing is asked of a model that costs anything, and the report holds no word of any error.
+        """
+        return await examine(
+            policy=self.policy,
+            journal=self.journal,
+            documents=self.documents,
+            profiles=self.profiles,
+            memories=self.memories,
+            models=self.models,
+            sinks=() if self._delivery is None else self._delivery.states(),
+            seconds=seconds,
+        )
+
     async def close(self) -> None:
         """Close everything that was passed in, in reverse order; what fails to close does not keep the rest open."""
         errors: list[Exception] = []
@@ -413,6 +430,7 @@ class App:
             grants = await self.policy.grants(log.principal)
             shown = [q for q in approvals.open_questions(log) if q.label.may_flow_to(grants)]
             return RunResult(turn.run, RunStatus.WAITING, waiting=tuple(shown))
+        log.settle()
         await release(log, as_="run.finished")
         await log.flush(status=RunStatus.DONE)
         if self.budgets.rules:
@@ -427,6 +445,7 @@ class App:
 
     async def _end(self, log: RunLog, kind: str, body: dict[str, JSON], status: RunStatus) -> None:
         """Note how a run ended, also while being cancelled; a journal that fails now must not hide why."""
+        log.settle()
         log.note(kind, body)
         with contextlib.suppress(JournalError):
             await asyncio.shield(log.flush(status=status))
