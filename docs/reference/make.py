@@ -50,9 +50,11 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall.deployment.checkpoints",
         "ringwall.deployment.explain",
         "ringwall.deployment.export",
+        "ringwall.deployment.facts",
         "ringwall.deployment.gates",
         "ringwall.deployment.contract",
         "ringwall.deployment.journal_contract",
+        "ringwall.deployment.sink_contract",
     ),
     "interface": ("ringwall.interface", "ringwall.interface.functions", "ringwall.interface.contract"),
     "personalization": (

@@ -22,13 +22,16 @@ from ringwall.data.receiving import PUBLIC_ONLY, in_tenant_of, receiver_of
 from ringwall.data.workers import Workers
 from ringwall.deployment.approvals import Approval, questions_for
 from ringwall.deployment.base import Policy
+from ringwall.deployment.budgets import Budget, Budgets, Rate
+from ringwall.deployment.delivery import Delivery
 from ringwall.deployment.desk import ApprovalDesk, Bounds
 from ringwall.deployment.explain import Explanation, explain
 from ringwall.deployment.gates import question_label, release
 from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus, check_run
 from ringwall.deployment.limits import StandingRule
-from ringwall.deployment.reading import app_of, readable_events
+from ringwall.deployment.reading import app_of, readable_events, tell_what_was_done
 from ringwall.deployment.runlog import RunLog
+from ringwall.deployment.sinks import EventSink
 from ringwall.deployment.standing import Standing
 from ringwall.door import Door
 from ringwall.errors import (
@@ -91,7 +94,8 @@ class App:
 
     `policy` and `model` are required; what is not given is kept in this process's memory. Several models are
     tried in the order given, each only if it may receive what the run has read. `wiring` is called with the app's
-    `Wiring` to provide what your own steps ask for. `clock` says the Unix time, in seconds, that bounds approvals.
+    `Wiring` to provide what your own steps ask for. `sinks` are told what happens in each run, and nothing that
+    they may not receive. `clock` says the Unix time, in seconds, that bounds approvals.
 
     Raises `MissingDependency` when a step asks for what nobody provides. Use it as a context manager, `with` or
     `async with`: what was passed in is closed with it.
@@ -111,7 +115,9 @@ class App:
         pipeline: Pipeline | None = None,
         name: str = "app",
         deadline: float = 300.0,
+        budgets: Budgets | Sequence[Budget | Rate] = (),
         wiring: Callable[[Wiring], None] | None = None,
+        sinks: Sequence[EventSink] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
@@ -124,9 +130,12 @@ class App:
         self.models = (model,) if isinstance(model, ModelProvider) else tuple(model)
         self.pipeline = pipeline or ordinary_pipeline()
         self._deadline = deadline
+        self.budgets = Budgets(tuple(budgets)) if isinstance(budgets, Sequence) else budgets
         self._door = Door()
+        self._delivery = Delivery(name, policy, sinks) if sinks else None
+        self._watch = None if self._delivery is None else self._delivery.tell
         self._clock = clock
-        self.desk = ApprovalDesk(self.journal, self.policy, name, clock=clock)
+        self.desk = ApprovalDesk(self.journal, self.policy, name, clock=clock, watch=self._watch)
         parts = Parts(
             self.policy,
             self.documents,
@@ -135,6 +144,7 @@ class App:
             LocalToolRunner(tools),
             self.models,
             self.embeddings,
+            self.budgets if self.budgets.rules else None,
         )
         self._assembly = Assembly(parts, self.pipeline, wiring)
 
@@ -327,6 +337,8 @@ class App:
             self.profiles,
             self.memories,
             *self.models,
+            *(() if self._delivery is None else (self._delivery,)),
+            self.budgets,
         )
         for part in reversed(parts):
             try:
@@ -376,7 +388,7 @@ class App:
         asked = Labelled(question, question_label(principal))
         tools = None if intent is None else frozenset(intent)
         turn = Turn(run or secrets.token_hex(16), principal, asked, grants, intent=tools)
-        log = RunLog(self.journal, self.policy, turn.run, principal, asked, intent=tools)
+        log = RunLog(self.journal, self.policy, turn.run, principal, asked, intent=tools, watch=self._watch)
         log.standing, log.clock = self.desk.rules, self._clock
         log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
         return log, turn
@@ -407,6 +419,8 @@ class App:
             return RunResult(turn.run, RunStatus.WAITING, waiting=await questions_for(log, log.principal))
         await release(log, as_="run.finished")
         await log.flush(status=RunStatus.DONE)
+        if self.budgets.rules:
+            await self.budgets.finished(turn.run, turn.principal)
         return _result(turn)
 
     async def _again(self, log: RunLog, turn: Turn) -> RunResult:
@@ -424,6 +438,7 @@ class App:
     async def _shown(self, log: RunLog, error: RingwallError) -> RingwallError:
         """The error as the asking principal may see it: without its text if the run has read what it may not."""
         if log.floor.may_flow_to(await self.policy.grants(log.principal)):
+            tell_what_was_done(error, log)
             return error
         error.what, error.expected, error.hint = "the run failed; what it had read may not be shown to you", "", ""
         error.args = (error.what,)
@@ -452,7 +467,9 @@ class App:
             raise UnknownRun(run)
         beginning = fold(events)
         turn = beginning.turn
-        log = RunLog.restore(self.journal, self.policy, turn.principal, turn.question, events, intent=turn.intent)
+        log = RunLog.restore(
+            self.journal, self.policy, turn.principal, turn.question, events, intent=turn.intent, watch=self._watch
+        )
         log.standing, log.clock = self.desk.rules, self._clock
         return log, beginning
 

@@ -11,6 +11,8 @@ from ringwall.container import Container, Maker, Wiring
 from ringwall.data.base import DocumentStore, Embeddings
 from ringwall.data.retrieve import Retriever
 from ringwall.deployment.base import Policy
+from ringwall.deployment.budgetgate import RunGates
+from ringwall.deployment.budgets import Budgets
 from ringwall.deployment.gates import GatedMemories, GatedModel, GatedProfiles, GatedStore, may_disclose
 from ringwall.deployment.runlog import RunLog
 from ringwall.deployment.toolgate import GatedTools
@@ -34,6 +36,7 @@ class Parts:
     tools: ToolRunner
     models: Sequence[ModelProvider]
     embeddings: Embeddings | None
+    budgets: Budgets | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Assembly:
     def __init__(self, parts: Parts, pipeline: Pipeline, more: Callable[[Wiring], None] | None = None) -> None:
         wiring = Wiring()
         _wire_parts(wiring, parts)
-        _wire_gates(wiring, parts.models)
+        _wire_gates(wiring, parts.models, parts.budgets)
         wiring.run(Retriever, partial(_retriever, embeddings=parts.embeddings))
         keys = [_wire_step(wiring, step) for step in pipeline]
         wiring.together(_Run, (Saved, *keys))
@@ -86,19 +89,36 @@ def _wire_parts(wiring: Wiring, parts: Parts) -> None:
     wiring.app(ToolRunner, parts.tools)
 
 
-def _wire_gates(wiring: Wiring, models: Sequence[ModelProvider]) -> None:
+def _wire_gates(wiring: Wiring, models: Sequence[ModelProvider], budgets: Budgets | None) -> None:
     wiring.gate(DocumentStore, GatedStore)
     wiring.gate(ProfileStore, GatedProfiles)
     wiring.gate(MemoryStore, GatedMemories)
-    wiring.gate(ToolRunner, GatedTools)
     model = _one(models)
-    if isinstance(model, Router):
-        wiring.run(ModelProvider, partial(_gated_router, router=model))
+    if budgets is not None:
+        _wire_budgets(wiring, model, budgets)
     else:
-        wiring.run(ModelProvider, partial(_gated_model, model=model))
+        wiring.gate(ToolRunner, GatedTools)
+        if isinstance(model, Router):
+            wiring.run(ModelProvider, partial(_gated_router, router=model))
+        else:
+            wiring.run(ModelProvider, partial(_gated_model, model=model))
     wiring.run(Outlet, _outlet)
     wiring.run(Saved, Saved)
     wiring.run(Checkpoint, _checkpoint)
+
+
+def _wire_budgets(wiring: Wiring, model: ModelProvider, budgets: Budgets) -> None:
+    wiring.run(RunGates, partial(RunGates, budgets=budgets))
+    wiring.gate(ToolRunner, _budgeted_tools)
+    wiring.run(ModelProvider, partial(_budgeted_model, model=model))
+
+
+def _budgeted_tools(inner: ToolRunner, gates: RunGates) -> ToolRunner:
+    return gates.tools(inner)
+
+
+def _budgeted_model(log: RunLog, gates: RunGates, model: ModelProvider) -> ModelProvider:
+    return _within(model, gates.model, log) if isinstance(model, Router) else gates.model(model)
 
 
 def _one(models: Sequence[ModelProvider]) -> ModelProvider:
@@ -110,12 +130,16 @@ def _gated_model(log: RunLog, model: ModelProvider) -> ModelProvider:
 
 
 def _gated_router(log: RunLog, router: Router) -> ModelProvider:
+    return _within(router, partial(GatedModel, log=log), log)
+
+
+def _within(router: Router, gate: Callable[[ModelProvider], ModelProvider], log: RunLog) -> ModelProvider:
     """A router, each of whose providers stands behind a gate of its own."""
 
     def note(skipped: Skipped) -> None:
         log.note("model.skipped", {"provider": skipped.provider, "why": skipped.why})
 
-    return router.within(partial(GatedModel, log=log), note=note, asker=log.principal.own_grant)
+    return router.within(gate, note=note, asker=log.principal.own_grant)
 
 
 def _retriever(store: DocumentStore, log: RunLog, embeddings: Embeddings | None) -> Retriever:

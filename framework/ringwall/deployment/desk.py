@@ -11,11 +11,11 @@ from typing import cast
 from ringwall.deployment.approvals import Approval, Asked, may_answer, shown, waiting_calls
 from ringwall.deployment.asking import is_lapsed
 from ringwall.deployment.base import Policy
-from ringwall.deployment.journal import Event, Journal, RunStatus, check_run
+from ringwall.deployment.journal import Journal, RunStatus, check_run
 from ringwall.deployment.limits import Case, Limit, StandingRule, mark
 from ringwall.deployment.questions import Kind, sorted_objections
 from ringwall.deployment.reading import app_of
-from ringwall.deployment.runlog import CallPhase, RunLog, event_body
+from ringwall.deployment.runlog import CallPhase, RunLog, Watch, event_body
 from ringwall.deployment.standing import Standing, StandingRules
 from ringwall.errors import ActionDenied, FlowDenied, InvalidInput, NotWaiting, UnknownRun
 from ringwall.interface.base import CallStatus
@@ -48,8 +48,17 @@ class ApprovalDesk:
     Of two who answer at once one is told `JournalConflict`, and must look again.
     """
 
-    def __init__(self, journal: Journal, policy: Policy, app: str, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        policy: Policy,
+        app: str,
+        *,
+        clock: Callable[[], float] = time.time,
+        watch: Watch | None = None,
+    ) -> None:
         self._journal, self._policy, self._app, self._clock = journal, policy, app, clock
+        self._watch = watch
         self.rules = StandingRules(journal, app, clock=clock)
 
     # Looking
@@ -216,15 +225,12 @@ class ApprovalDesk:
         check_run(run, events)
         if app_of(events) != self._app:
             raise UnknownRun(run)
-        return _restored(self._journal, self._policy, events, self._clock)
-
-
-def _restored(journal: Journal, policy: Policy, events: Sequence[Event], clock: Callable[[], float]) -> RunLog:
-    first = event_body(events[0])
-    question = Labelled(str(first["question"]), Label.from_json(first["label"]))
-    log = RunLog.restore(journal, policy, principal_from_json(first["principal"]), question, events)
-    log.clock = clock
-    return log
+        first = event_body(events[0])
+        question = Labelled(str(first["question"]), Label.from_json(first["label"]))
+        principal = principal_from_json(first["principal"])
+        log = RunLog.restore(self._journal, self._policy, principal, question, events, watch=self._watch)
+        log.clock = self._clock
+        return log
 
 
 def _answer(log: RunLog, asked: Asked, by: Principal, note: str) -> dict[str, JSON]:

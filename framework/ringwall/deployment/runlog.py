@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, cast
@@ -20,6 +20,9 @@ from ringwall.interface.base import CallStatus, ToolCall, ToolOutcome
 from ringwall.label import BOTTOM, Label, Labelled, Source, join
 from ringwall.principal import Principal
 from ringwall.schema import JSON, dumps
+
+Watch = Callable[[str, str, int, Sequence[Draft]], Awaitable[None]]
+"""Is told what the journal took: the run, its tenant, the number of the first event, and the events. Never raises."""
 
 
 class CallPhase(StrEnum):
@@ -65,8 +68,8 @@ class RunLog:
     """
 
     __slots__ = (
-        "_cut_off", "_drafts", "_head", "_journal", "_labels", "before_flush", "calls", "clock", "floor", "intent",
-        "policy", "principal", "proposals", "question", "run", "standing",
+        "_cut_off", "_drafts", "_head", "_journal", "_labels", "_watch", "before_flush", "calls", "clock", "floor",
+        "intent", "policy", "principal", "proposals", "question", "run", "standing",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +81,7 @@ class RunLog:
         question: Labelled[str],
         *,
         intent: frozenset[str] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.policy, self.run, self.principal = policy, run, principal
         self.question, self.intent = question, intent
@@ -87,7 +91,7 @@ class RunLog:
         self.before_flush: Callable[[], None] | None = None
         self.clock: Callable[[], float] = time.time
         self.standing: StandingRules | None = None
-        self._journal = journal
+        self._journal, self._watch = journal, watch
         self._head: Head | None = None
         self._drafts: list[Draft] = []
         self._labels: tuple[Label, str] = (BOTTOM, "")
@@ -103,10 +107,11 @@ class RunLog:
         events: Sequence[Event],
         *,
         intent: frozenset[str] | None = None,
+        watch: Watch | None = None,
     ) -> RunLog:
         """The log of a run that began earlier, perhaps in another process."""
         last = events[-1]
-        log = cls(journal, policy, last.run, principal, question, intent=intent)
+        log = cls(journal, policy, last.run, principal, question, intent=intent, watch=watch)
         log.floor = join(event_label(e) for e in events if e.kind != "call.previewed")
         log._head = Head(len(events), last.hash)
         log.calls = fold_calls(events)
@@ -165,14 +170,16 @@ class RunLog:
             self._cut_off = True
             raise
         del self._drafts[: len(drafts)]  # only now: a journal that failed has taken none of them
+        if self._watch is not None:
+            await self._watch(self.run, self.principal.tenant, self._head.length - len(drafts), drafts)
 
     async def _catch_up(self) -> None:
         """After a flush that was cancelled: see whether the journal took what it was given.
 
         Another write comes after what was under way, and shows by its refusal that that was taken.
         """
+        drafts, first = tuple(self._drafts), self._head.length if self._head else 0
         if self._head is None:
-            drafts = tuple(self._drafts)
             with contextlib.suppress(JournalConflict):
                 self._head = await self._journal.start(self.run, self.principal.own_grant, drafts)
                 del self._drafts[: len(drafts)]
@@ -186,6 +193,8 @@ class RunLog:
             del self._drafts[0]
             self._head = Head(event.seq + 1, event.hash)
         self._cut_off = False
+        if self._watch is not None:
+            await self._watch(self.run, self.principal.tenant, first, drafts[: len(drafts) - len(self._drafts)])
 
     def _label_text(self) -> str:
         label, text = self._labels
@@ -195,7 +204,7 @@ class RunLog:
         return text
 
 
-def event_label(event: Event) -> Label:
+def event_label(event: Event | Draft) -> Label:
     """The label of what an event tells."""
     return Label.from_json(json.loads(event.label)) if event.label else BOTTOM
 

@@ -11,12 +11,14 @@ from typing import Final, NamedTuple, Self
 
 from ringwall.errors import (
     BadReply,
+    BudgetReached,
     ContextOverflow,
     FlowDenied,
     InvalidInput,
     LacksAbility,
     LimitReached,
     ProviderUnavailable,
+    RateReached,
     RingwallError,
 )
 from ringwall.model.base import Ability, Delta, Location, ModelInfo, ModelProvider, ModelRequest
@@ -198,7 +200,15 @@ class Router(ModelProvider):
         task.add_done_callback(self._shadows.discard)
 
 
-_PASSED_OVER: Final = (ProviderUnavailable, BadReply, FlowDenied, ContextOverflow, LacksAbility)
+_PASSED_OVER: Final = (
+    ProviderUnavailable,
+    BadReply,
+    FlowDenied,
+    ContextOverflow,
+    LacksAbility,
+    BudgetReached,
+    RateReached,
+)
 
 
 class _Passed:
