@@ -25,8 +25,12 @@ from ringwall.deployment.base import Policy
 from ringwall.deployment.budgets import Budget, Budgets, Rate
 from ringwall.deployment.delivery import Delivery
 from ringwall.deployment.desk import ApprovalDesk, Bounds
+from ringwall.deployment.disarm import DISARM, Disarm
 from ringwall.deployment.explain import Explanation, explain
 from ringwall.deployment.gates import question_label, release
+from ringwall.deployment.guard import Guard
+from ringwall.deployment.guarded import influenced
+from ringwall.deployment.guarding import Guards, RunGuards, guard_question
 from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus, check_run
 from ringwall.deployment.limits import StandingRule
 from ringwall.deployment.reading import app_of, readable_events, tell_what_was_done
@@ -45,6 +49,7 @@ from ringwall.errors import (
     StepFailed,
     UnknownRun,
 )
+from ringwall.health import HealthReport, examine
 from ringwall.interface.base import Tool
 from ringwall.interface.runner import LocalToolRunner
 from ringwall.label import Labelled
@@ -93,9 +98,11 @@ class App:
     """An assembled application.
 
     `policy` and `model` are required; what is not given is kept in this process's memory. Several models are
-    tried in the order given, each only if it may receive what the run has read. `wiring` is called with the app's
-    `Wiring` to provide what your own steps ask for. `sinks` are told what happens in each run, and nothing that
-    they may not receive. `clock` says the Unix time, in seconds, that bounds approvals.
+    tried in the order given, each only if it may receive what the run has read. `guards` inspect and rewrite what
+    passes, in the order given; after them `disarm` makes inert what the user is shown of what others could have
+    shaped (None: it does not). `sinks` are told what happens in each run, and nothing that they may not receive.
+    `wiring` is called with the app's `Wiring` to provide what your own steps ask for. `clock` says the Unix time, in
+    seconds, that bounds approvals.
 
     Raises `MissingDependency` when a step asks for what nobody provides. Use it as a context manager, `with` or
     `async with`: what was passed in is closed with it.
@@ -113,6 +120,8 @@ class App:
         profiles: ProfileStore | None = None,
         memories: MemoryStore | None = None,
         pipeline: Pipeline | None = None,
+        guards: Sequence[Guard] = (),
+        disarm: Disarm | None = DISARM,
         name: str = "app",
         deadline: float = 300.0,
         budgets: Budgets | Sequence[Budget | Rate] = (),
@@ -127,10 +136,11 @@ class App:
         self.journal = journal or InMemoryJournal()
         self.profiles = profiles or InMemoryProfiles()
         self.memories = memories or InMemoryMemories()
+        self.tools = tuple(tools)
         self.models = (model,) if isinstance(model, ModelProvider) else tuple(model)
         self.pipeline = pipeline or ordinary_pipeline()
-        self._deadline = deadline
         self.budgets = Budgets(tuple(budgets)) if isinstance(budgets, Sequence) else budgets
+        self._deadline, self._guards, self._disarm = deadline, Guards(guards), disarm
         self._door = Door()
         self._delivery = Delivery(name, policy, sinks) if sinks else None
         self._watch = None if self._delivery is None else self._delivery.tell
@@ -141,9 +151,11 @@ class App:
             self.documents,
             self.profiles,
             self.memories,
-            LocalToolRunner(tools),
+            LocalToolRunner(self.tools),
             self.models,
             self.embeddings,
+            self._guards,
+            disarm,
             self.budgets if self.budgets.rules else None,
         )
         self._assembly = Assembly(parts, self.pipeline, wiring)
@@ -327,6 +339,22 @@ class App:
 
     # Living
 
+    async def health(self, *, seconds: float = 2.0) -> HealthReport:
+        """Look whether each part could do its work now, for so many seconds at most; `ready` sums it up.
+
+        Nothing is asked of a model that costs anything, and the report holds no word of any error.
+        """
+        return await examine(
+            policy=self.policy,
+            journal=self.journal,
+            documents=self.documents,
+            profiles=self.profiles,
+            memories=self.memories,
+            models=self.models,
+            sinks=() if self._delivery is None else self._delivery.states(),
+            seconds=seconds,
+        )
+
     async def close(self) -> None:
         """Close everything that was passed in, in reverse order; what fails to close does not keep the rest open."""
         errors: list[Exception] = []
@@ -339,6 +367,7 @@ class App:
             *self.models,
             *(() if self._delivery is None else (self._delivery,)),
             self.budgets,
+            self._guards,
         )
         for part in reversed(parts):
             try:
@@ -390,7 +419,23 @@ class App:
         turn = Turn(run or secrets.token_hex(16), principal, asked, grants, intent=tools)
         log = RunLog(self.journal, self.policy, turn.run, principal, asked, intent=tools, watch=self._watch)
         log.standing, log.clock = self.desk.rules, self._clock
+        if self._guards.questioned:
+            return await self._guarded(log, turn)
         log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
+        return log, turn
+
+    async def _guarded(self, log: RunLog, turn: Turn) -> tuple[RunLog, Turn]:
+        """Begin a run with the question that its guards let pass; one that they refuse is not written down."""
+        text, told, refused = await guard_question(RunGuards(self._guards, log, lambda: (log.question.value,)))
+        log.question = Labelled(text, log.question.label)
+        turn = replace(turn, question=log.question)
+        log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
+        told()
+        if refused is not None:
+            await self._end(
+                log, "run.failed", {"error": type(refused).__name__, "what": str(refused)}, RunStatus.FAILED
+            )
+            raise refused
         return log, turn
 
     async def _execute(
@@ -417,6 +462,7 @@ class App:
             log.note("run.waiting", {"calls": [call.id for call in turn.pending]})
             await log.flush(status=RunStatus.WAITING, durable=True)
             return RunResult(turn.run, RunStatus.WAITING, waiting=await questions_for(log, log.principal))
+        log.settle()
         await release(log, as_="run.finished")
         await log.flush(status=RunStatus.DONE)
         if self.budgets.rules:
@@ -431,6 +477,7 @@ class App:
 
     async def _end(self, log: RunLog, kind: str, body: dict[str, JSON], status: RunStatus) -> None:
         """Note how a run ended, also while being cancelled; a journal that fails now must not hide why."""
+        log.settle()
         log.note(kind, body)
         with contextlib.suppress(JournalError):
             await asyncio.shield(log.flush(status=status))
@@ -439,11 +486,19 @@ class App:
         """The error as the asking principal may see it: without its text if the run has read what it may not."""
         if log.floor.may_flow_to(await self.policy.grants(log.principal)):
             tell_what_was_done(error, log)
-            return error
+            return self._inert(error) if influenced(log) else error
         error.what, error.expected, error.hint = "the run failed; what it had read may not be shown to you", "", ""
         error.args = (error.what,)
         error.__cause__ = error.__context__ = error.__traceback__ = None
         error.__notes__ = []
+        return error
+
+    def _inert(self, error: RingwallError) -> RingwallError:
+        """The error with its text disarmed: it may hold what a model wrote."""
+        if self._disarm is not None and self._disarm.touches(str(error)):
+            parts = (error.what, error.expected, error.hint)
+            error.what, error.expected, error.hint = map(self._disarm.disarmed, parts)
+            error.args = (error.what,)
         return error
 
     async def _streamed(self, execute: Callable[[Sink], Awaitable[RunResult]]) -> AsyncGenerator[str | RunResult, None]:

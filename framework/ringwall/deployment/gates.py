@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from ringwall.data.base import Chunk, DocumentStore, Match, Query
 from ringwall.data.receiving import in_tenant_of
@@ -214,8 +214,18 @@ def _own(log: RunLog, principal: Principal) -> None:
         raise FlowDenied("a run touches the profile and memories of its own principal only")
 
 
+class OnBehalf(Protocol):
+    """Whose run asks, and which policy."""
+
+    @property
+    def policy(self) -> Policy: ...
+
+    @property
+    def principal(self) -> Principal: ...
+
+
 async def caused_by(
-    log: RunLog, sources: Iterable[Source], action: str, resource: str, *, policy: Policy | None = None
+    log: OnBehalf, sources: Iterable[Source], action: str, resource: str, *, policy: Policy | None = None
 ) -> Decision:
     """Ask for each source whether it may cause the action; the strictest answer counts.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from graphlib import CycleError
 from types import MappingProxyType
 from typing import Final
@@ -166,10 +167,26 @@ def _is_grant(word: str) -> bool:
     return ":" in word or ANY in word or word == PUBLIC
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A line that says something: its number, counted from 1, its text, and what it says."""
+
+    number: int
+    text: str
+    says: Rule | Holding
+
+
+def read_statements(rules: str | Iterable[str]) -> list[Statement]:
+    """What the lines say, one by one, for those who look at rules rather than obey them. Raises `BadPolicy`."""
+    lines = _read(_text(rules))
+    said = [(line, line.rule() if line.keyword in _VERDICTS else line.holding()) for line in lines]
+    _refuse_circles([(line, says) for line, says in said if isinstance(says, Holding)])
+    return [Statement(line.number, line.text, says) for line, says in said]
+
+
 def _compile(rules: str | Iterable[str], *, changes: int) -> RuleSet:
-    text = rules if isinstance(rules, str) else "\n".join(rules)
-    stripped = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
-    lines = [_Line(number, line) for number, line in stripped if line and not line.startswith("#")]
+    text = _text(rules)
+    lines = _read(text)
     holdings = [(line, line.holding()) for line in lines if line.keyword not in _VERDICTS]
     _refuse_circles(holdings)
     return RuleSet(
@@ -177,6 +194,15 @@ def _compile(rules: str | Iterable[str], *, changes: int) -> RuleSet:
         [holding for _, holding in holdings],
         version=f"{digest(text)[:16]}.{changes}",
     )
+
+
+def _text(rules: str | Iterable[str]) -> str:
+    return rules if isinstance(rules, str) else "\n".join(rules)
+
+
+def _read(text: str) -> list[_Line]:
+    stripped = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
+    return [_Line(number, line) for number, line in stripped if line and not line.startswith("#")]
 
 
 def _refuse_circles(holdings: list[tuple[_Line, Holding]]) -> None:
@@ -190,4 +216,4 @@ def _refuse_circles(holdings: list[tuple[_Line, Holding]]) -> None:
         ) from None
 
 
-__all__ = ["Rules"]
+__all__ = ["Rules", "Statement", "read_statements"]

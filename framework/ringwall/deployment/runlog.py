@@ -150,6 +150,11 @@ class RunLog:
         """All that could have caused what the run does next: its principal, and what it has read."""
         return self.floor.influence | {self.principal.id}
 
+    def settle(self) -> None:
+        """Note what else should go along now, so that it stands before what is noted next: a run's last event."""
+        if self.before_flush is not None:
+            self.before_flush()
+
     async def flush(self, *, status: RunStatus | None = None, durable: bool = False) -> None:
         """Put what was noted into the journal. Raises `JournalUnavailable`, `JournalConflict`."""
         if self.before_flush is not None:
