@@ -14,6 +14,7 @@
     │   └── BadPolicy                    a policy file or rule that cannot be read
     ├── Denied                       the policy's no
     │   ├── FlowDenied                   this receiver may not receive this value
+    │   │   └── GuardRefused                 a guard let the text not pass, or failed
     │   └── ActionDenied                 this action may not be caused by these sources
     ├── ProviderError                the model provider's
     │   ├── ProviderRefused              key, account or request refused; trying again will not help
@@ -153,6 +154,15 @@ class Denied(RingwallError):
 
 class FlowDenied(Denied):
     """The receiver lacks a grant that the value's label asks for. The message never says which."""
+
+
+class GuardRefused(FlowDenied):
+    """A guard's no, or a guard that failed: either way nothing passed. The message never holds the text."""
+
+    def __init__(self, guard: str, crossing: str, *, failed: bool = False) -> None:
+        self.guard, self.crossing, self.failed = guard, crossing, failed
+        why = "failed, so nothing passed" if failed else "lets it not pass"
+        super().__init__(f"the guard {guard!r} on the {crossing} {why}", rule=f"guard:{guard}")
 
 
 class ActionDenied(Denied):

@@ -192,6 +192,8 @@ class Agent:
                     texts.append(delta.text)
                     await self._outlet.write(delta.text)
                 calls.extend(delta.calls)
+        if texts:
+            await self._outlet.end()
         return Reply("".join(texts), tuple(calls))
 
     def _offered(self, turn: Turn) -> tuple[ToolSpec, ...]:

@@ -101,7 +101,7 @@ async def test_a_stream_that_is_left_is_charged_what_was_reserved() -> None:
         async with contextlib.aclosing(app.stream("Hello?", as_=ANA)) as pieces:
             assert await anext(pieces) == "Good "
         async with asyncio.timeout(10):
-            while not await app.journal.runs(RunStatus.CANCELLED):
+            while not await app.journal.runs(RunStatus.CANCELLED):  # noqa: ASYNC110 (it tells nobody)
                 await asyncio.sleep(0)
         charged, reserved = await spent(app, budget)
         assert charged > 256
