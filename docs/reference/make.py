@@ -81,6 +81,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall_chroma",
         "ringwall_compress",
         "ringwall_files",
+        "ringwall_guards",
         "ringwall_hosted",
         "ringwall_index",
         "ringwall_limits",
