@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ringwall import audit_commands, plugins, policy_commands
+from ringwall import audit_commands, health_commands, plugins, policy_commands
 from ringwall.data.alike import THRESHOLD
 from ringwall.data.duplicates import Copies, Copy
 from ringwall.errors import RingwallError, UnknownPlugin
@@ -260,9 +260,17 @@ def verify(
 
 
 @audit.command("export")
-def export_journal(journal: JournalPath) -> None:
-    """Write a journal to standard output: a line of JSON for each run and event, whoever may read them."""
-    asyncio.run(audit_commands.export(journal))
+def export_journal(
+    journal: JournalPath,
+    form: Annotated[audit_commands.ExportForm, typer.Option("--format", help="What is written.")] = (
+        audit_commands.ExportForm.JSONL
+    ),
+) -> None:
+    """Write a journal to standard output: a line of JSON for each run and event, whoever may read them.
+
+    As `otel` it is the runs as OpenTelemetry traces, in OTLP's JSON, without any contents.
+    """
+    asyncio.run(audit_commands.export(journal, form))
 
 
 @audit.command("explain")
@@ -308,8 +316,17 @@ def try_policy(
 
 
 @app.command()
-def doctor() -> None:
-    """Show which plugins are known, and whether what each needs is installed."""
+def doctor(
+    of: Annotated[str, typer.Option("--app", metavar="MODULE:NAME", help="Look at an app of yours instead.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show which plugins are known, and whether what each needs is installed.
+
+    With `--app` show how each part of that app is, and exit with 1 if it could not answer now.
+    """
+    if of:
+        health_commands.show(health_commands.examined(of), as_json=as_json)
+        return
     table = Table("ring", "plugin", "state")
     for ring in plugins.RINGS:
         for name in plugins.names(ring):
