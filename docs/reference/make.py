@@ -47,6 +47,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "deployment": (
         "ringwall.deployment",
+        "ringwall.deployment.changes",
         "ringwall.deployment.checkpoints",
         "ringwall.deployment.expectations",
         "ringwall.deployment.explain",
@@ -54,6 +55,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall.deployment.facts",
         "ringwall.deployment.gates",
         "ringwall.deployment.policy_check",
+        "ringwall.deployment.reasons",
         "ringwall.deployment.contract",
         "ringwall.deployment.journal_contract",
         "ringwall.deployment.sink_contract",

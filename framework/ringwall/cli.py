@@ -19,6 +19,7 @@ from rich.text import Text
 from ringwall import audit_commands, plugins, policy_commands
 from ringwall.data.alike import THRESHOLD
 from ringwall.data.duplicates import Copies, Copy
+from ringwall.deployment.expectations import Question
 from ringwall.errors import RingwallError, UnknownPlugin
 from ringwall.filling import Filling, back_up, check, copies_in, reembed, rules_for, write_out
 from ringwall.library import has_index
@@ -305,6 +306,22 @@ def try_policy(
     """Ask a policy what a file of tests says, and name the lines that came out otherwise; exits with 1 if any."""
     report, never = asyncio.run(policy_commands.tested(rules, tests))
     raise typer.Exit(1 if policy_commands.show_report(report, never, as_json=as_json) else 0)
+
+
+@policy.command("explain")
+def explain_decision(
+    rules: PolicyPath,
+    who: Annotated[str, typer.Argument(help="Who asks: `user:ana`.")],
+    action: Annotated[str, typer.Argument(help="`ask`, `call`, `approve`, `audit`.")],
+    resource: Annotated[str, typer.Argument(help="`app:dinner`, `tool:book_table`.")],
+    source: Annotated[list[str], typer.Option("--with", help="What else had a part in it, repeated.")] = [],  # noqa: B006
+    role: Annotated[list[str], typer.Option(help="A role that is vouched for, repeated.")] = [],  # noqa: B006
+    tenant: Annotated[str, typer.Option(help="The tenant of who asks.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say by which rule something is allowed, asked about or denied, through which roles, and what would allow it."""
+    question = Question(Principal(who, tenant, frozenset(role)), action, resource, tuple(source))
+    policy_commands.show_reasons(asyncio.run(policy_commands.explained(rules, question)), as_json=as_json)
 
 
 @app.command()
