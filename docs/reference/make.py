@@ -56,6 +56,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall.deployment.gates",
         "ringwall.deployment.policy_check",
         "ringwall.deployment.reasons",
+        "ringwall.deployment.simulation",
         "ringwall.deployment.contract",
         "ringwall.deployment.journal_contract",
         "ringwall.deployment.sink_contract",

@@ -6,6 +6,7 @@ import asyncio
 import runpy
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
@@ -322,6 +323,28 @@ def explain_decision(
     """Say by which rule something is allowed, asked about or denied, through which roles, and what would allow it."""
     question = Question(Principal(who, tenant, frozenset(role)), action, resource, tuple(source))
     policy_commands.show_reasons(asyncio.run(policy_commands.explained(rules, question)), as_json=as_json)
+
+
+@policy.command("simulate")
+def simulate_policy(
+    journal: EvidencePath,
+    policy_: Annotated[Path, typer.Option("--policy", help="The policy in force: who may audit.", exists=True)],
+    new: Annotated[Path, typer.Option(help="The policy to try.", exists=True, dir_okay=False)],
+    as_: Annotated[str, typer.Option("--as", help="Who looks: `user:mia`.")],
+    role: Annotated[list[str], typer.Option(help="A role that you vouch for, repeated.")] = [],  # noqa: B006
+    tenant: Annotated[str, typer.Option(help="The tenant of who looks.")] = "",
+    since: Annotated[datetime, typer.Option(help="Runs that began then or later, in UTC.")] = datetime(1970, 1, 1),  # noqa: DTZ001
+    until: Annotated[datetime, typer.Option(help="Runs that began then or before, in UTC.")] = datetime(9999, 1, 1),  # noqa: DTZ001
+    as_json: AsJson = False,
+) -> None:
+    """Ask another policy what was asked in a journal; exits with 1 if it would have decided something otherwise.
+
+    Told is what `--as` may see. Only the owner may see a run, and who may `audit` by the policy in force.
+    """
+    reader = Principal(as_, tenant, frozenset(role))
+    begun, ended = (moment.replace(tzinfo=UTC).timestamp() for moment in (since, until))
+    found = asyncio.run(policy_commands.simulated(journal, policy_, new, reader, begun, ended))
+    raise typer.Exit(1 if policy_commands.show_simulation(found, as_json=as_json) else 0)
 
 
 @app.command()

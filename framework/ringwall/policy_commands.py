@@ -10,18 +10,21 @@ from typing import Any, Final
 
 from pydantic_core import to_json
 from rich.console import Console
+from rich.table import Table
 from rich.tree import Tree
 
 from ringwall.app import App
-from ringwall.audit_commands import plain, policy_in
+from ringwall.audit_commands import evidence, plain, policy_in
 from ringwall.deployment.changes import Change, ChangeKind
 from ringwall.deployment.expectations import Outcome, Question, Report, read_expectations, run_expectations, untested
 from ringwall.deployment.policy_check import Finding, Known, Severity, check
 from ringwall.deployment.reasons import Reasons, reasons, reasons_by_rules
 from ringwall.deployment.rules import Rules, read_statements
 from ringwall.deployment.ruleset import Rule
+from ringwall.deployment.simulation import Simulation, simulate
 from ringwall.errors import ConfigurationError, InvalidInput
 from ringwall.interface.base import Effect
+from ringwall.principal import Principal
 
 _SHOWN: Final = 12
 """How many names stand in a line; JSON has them all."""
@@ -92,6 +95,38 @@ def show_reasons(found: Reasons, *, as_json: bool) -> None:
         _write_json(found)
     else:
         Console().print(_tree(found))
+
+
+async def simulated(source: Path, policy: Path, new: Path, as_: Principal, since: float, until: float) -> Simulation:
+    """Ask the policy in the file `new` what was asked in a journal. Raises `ChainBroken`."""
+    in_force, other = policy_in(policy), policy_in(new)
+    try:
+        async with evidence(source) as journal:
+            return await simulate(journal, other, policy=in_force, as_=as_, since=since, until=until)
+    finally:
+        await in_force.close()
+        await other.close()
+
+
+def show_simulation(found: Simulation, *, as_json: bool) -> int:
+    """Print what would have been decided otherwise; return how many decisions."""
+    if as_json:
+        _write_json(found)
+        return len(found.differences)
+    table = Table("what", "was", "would be", "how often")
+    for (kind, was, now), count in sorted(found.counted.items()):
+        table.add_row(kind, was, now, str(count))
+    if found.differences:
+        Console().print(table)
+    for each in found.differences:
+        by = f", by {each.rule}" if each.rule else ""
+        _say(f"{each.run} {each.seq}: {each.who} {each.kind} {each.what}: {each.was}, would be {each.now}{by}")
+        if each.reason:
+            _say(f"    {each.reason}", "dim")
+    _say(f"{found.decisions} decisions in {found.runs} runs, {len(found.differences)} would be others")
+    if found.withheld:
+        _say(f"{found.withheld} events are withheld: their labels do not admit you", "yellow")
+    return len(found.differences)
 
 
 def _tree(found: Reasons) -> Tree:

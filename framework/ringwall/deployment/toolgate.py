@@ -46,14 +46,14 @@ class GatedTools(ToolRunner):
     async def _decide(self, prepared: PreparedCall, context: CallContext, state: CallState | None) -> ToolOutcome:
         label = self._label(prepared)
         if objection := await self._flow_objection(prepared, label):
-            return await self._refuse(prepared, objection, "flow")
+            return await self._refuse(prepared, label, objection, "flow")
         if state and state.phase is CallPhase.DECLINED:
-            return await self._refuse(prepared, f"{state.by} declined it", "approval")
+            return await self._refuse(prepared, label, f"{state.by} declined it", "approval")
         resource = f"tool:{prepared.tool.name}"
         decision = await caused_by(self._log, label.influence, "call", resource)
         match decision.verdict:
             case Verdict.DENY:
-                return await self._refuse(prepared, decision.reason, decision.rule)
+                return await self._refuse(prepared, label, decision.reason, decision.rule)
             case Verdict.ASK if not _endorsed(prepared, label, state):
                 return await self._ask(prepared, label, decision, state)
         return await self._perform(prepared, context, label, decision=decision)
@@ -74,6 +74,10 @@ class GatedTools(ToolRunner):
         control = prepared.tool.control_arguments
         others = [name for name, value in prepared.arguments.items() if not self._in_question(value)]
         return join([words, *[shown if name in control else content for name in others]])
+
+    def _carried(self, label: Label) -> dict[str, JSON]:
+        """What a call carried, where that is less than what the run had seen: all that is needed to ask again."""
+        return {} if label == self._log.floor else {"carried": cast(JSON, label.to_json())}
 
     def _in_question(self, value: JSON) -> bool:
         return isinstance(value, str | int | float) and contains_value(self._log.question.value, str(value))
@@ -97,7 +101,7 @@ class GatedTools(ToolRunner):
         tool, call = prepared.tool, prepared.call
         if decision is not None:
             rule: dict[str, JSON] = {"rule": decision.rule, "reason": decision.reason}
-            self._log.note("call.started", {**_described(prepared), **rule})
+            self._log.note("call.started", {**_described(prepared), **rule, **self._carried(label)})
             self._log.calls[call.id] = CallState(call, CallPhase.STARTED, label)
             if tool.effect is not Effect.READ:
                 await self._log.flush(durable=True)
@@ -117,10 +121,10 @@ class GatedTools(ToolRunner):
         await self._log.flush(durable=prepared.tool.effect is not Effect.READ)
         return outcome
 
-    async def _refuse(self, prepared: PreparedCall, reason: str, rule: str) -> ToolOutcome:
+    async def _refuse(self, prepared: PreparedCall, label: Label, reason: str, rule: str) -> ToolOutcome:
         tool, call = prepared.tool.name, prepared.call
         outcome = ToolOutcome(CallStatus.REFUSED, f"{tool} was refused: {reason}", self._log.floor)
-        because: dict[str, JSON] = {"rule": rule}
+        because: dict[str, JSON] = {"rule": rule, **self._carried(label)}
         self._log.note("call.refused", {**_described(prepared), **_concluded(call.id, outcome), **because})
         self._log.calls[call.id] = CallState(call, CallPhase.FINISHED, outcome=outcome)
         return outcome
@@ -182,7 +186,10 @@ def _waiting(tool: Tool) -> ToolOutcome:
 
 def _described(prepared: PreparedCall) -> dict[str, JSON]:
     call = prepared.call
-    return {"call": call.id, "tool": call.tool, "arguments": call.arguments}
+    described: dict[str, JSON] = {"call": call.id, "tool": call.tool, "arguments": call.arguments}
+    if prepared.tool.recipients:
+        described["receivers"] = [*_recipients(prepared)]
+    return described
 
 
 def _concluded(call_id: str, outcome: ToolOutcome) -> dict[str, JSON]:
