@@ -50,6 +50,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "deployment": (
         "ringwall.deployment",
+        "ringwall.deployment.changes",
         "ringwall.deployment.checkpoints",
         "ringwall.deployment.expectations",
         "ringwall.deployment.explain",
@@ -59,6 +60,8 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall.deployment.guard",
         "ringwall.deployment.disarm",
         "ringwall.deployment.policy_check",
+        "ringwall.deployment.reasons",
+        "ringwall.deployment.simulation",
         "ringwall.deployment.contract",
         "ringwall.deployment.guard_contract",
         "ringwall.deployment.journal_contract",
