@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -19,11 +20,11 @@ from ringwall.data.memory import MemoryStore as InMemoryDocuments
 from ringwall.data.outcome import IngestReport, Refused
 from ringwall.data.receiving import PUBLIC_ONLY, in_tenant_of, receiver_of
 from ringwall.data.workers import Workers
-from ringwall.deployment import approvals
-from ringwall.deployment.approvals import Approval
+from ringwall.deployment.approvals import Approval, questions_for
 from ringwall.deployment.base import Policy
 from ringwall.deployment.budgets import Budget, Budgets, Rate
 from ringwall.deployment.delivery import Delivery
+from ringwall.deployment.desk import ApprovalDesk, Bounds
 from ringwall.deployment.disarm import DISARM, Disarm
 from ringwall.deployment.explain import Explanation, explain
 from ringwall.deployment.gates import question_label, release
@@ -31,9 +32,11 @@ from ringwall.deployment.guard import Guard
 from ringwall.deployment.guarded import influenced
 from ringwall.deployment.guarding import Guards, RunGuards, guard_question
 from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus, check_run
+from ringwall.deployment.limits import StandingRule
 from ringwall.deployment.reading import app_of, readable_events, tell_what_was_done
 from ringwall.deployment.runlog import RunLog
 from ringwall.deployment.sinks import EventSink
+from ringwall.deployment.standing import Standing
 from ringwall.door import Door
 from ringwall.errors import (
     ActionDenied,
@@ -46,6 +49,7 @@ from ringwall.errors import (
     StepFailed,
     UnknownRun,
 )
+from ringwall.health import HealthReport, examine
 from ringwall.interface.base import Tool
 from ringwall.interface.runner import LocalToolRunner
 from ringwall.label import Labelled
@@ -97,7 +101,8 @@ class App:
     tried in the order given, each only if it may receive what the run has read. `guards` inspect and rewrite what
     passes, in the order given; after them `disarm` makes inert what the user is shown of what others could have
     shaped (None: it does not). `sinks` are told what happens in each run, and nothing that they may not receive.
-    `wiring` is called with the app's `Wiring` to provide what your own steps ask for.
+    `wiring` is called with the app's `Wiring` to provide what your own steps ask for. `clock` says the Unix time, in
+    seconds, that bounds approvals.
 
     Raises `MissingDependency` when a step asks for what nobody provides. Use it as a context manager, `with` or
     `async with`: what was passed in is closed with it.
@@ -122,6 +127,7 @@ class App:
         budgets: Budgets | Sequence[Budget | Rate] = (),
         wiring: Callable[[Wiring], None] | None = None,
         sinks: Sequence[EventSink] = (),
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
         self.policy = policy
@@ -138,6 +144,8 @@ class App:
         self._door = Door()
         self._delivery = Delivery(name, policy, sinks) if sinks else None
         self._watch = None if self._delivery is None else self._delivery.tell
+        self._clock = clock
+        self.desk = ApprovalDesk(self.journal, self.policy, name, clock=clock, watch=self._watch)
         parts = Parts(
             self.policy,
             self.documents,
@@ -230,34 +238,60 @@ class App:
     # Approving and resuming
 
     async def waiting(self, *, as_: Principal) -> list[Approval]:
-        """The open questions that `as_` may see and answer."""
-        found: list[Approval] = []
-        for record in await self.journal.runs(RunStatus.WAITING):
-            with contextlib.suppress(UnknownRun):  # another app's, in a journal that several share
-                log, _ = await self._restore(record.run)
-                found += await self._answerable(log, as_)
-        return found
+        """The open questions that `as_` may see and answer, each as far as it may be shown."""
+        return await self.desk.waiting(as_)
 
-    async def approve(self, run: str, *, by: Principal, call: str | None = None, note: str = "") -> None:
+    async def approve(
+        self,
+        run: str,
+        *,
+        by: Principal,
+        call: str | Sequence[str] | None = None,
+        note: str = "",
+        standing: StandingRule | None = None,
+    ) -> None:
         """Answer yes to a run's open question: for exactly that call with exactly these arguments, once.
 
-        `call` may be left out when only one is open. Raises `UnknownRun`, `NotWaiting`, `ActionDenied`
-        (nobody approves its own call), `FlowDenied`, and `JournalConflict` when somebody else was quicker.
-        """
-        log, question = await self._question(run, call, by)
-        await approvals.answer(log, question, by, yes=True, note=note)
+        `call` may be left out when only one is open; several are answered together or not at all. With `standing`,
+        which `draft` made, calls within its bounds are let from the next decision on.
 
-    async def deny(self, run: str, *, by: Principal, call: str | None = None, note: str = "") -> None:
+        Raises `UnknownRun`, `NotWaiting` (also when it is too late), `ActionDenied` (nobody approves its own call,
+        unless the rule says so), `FlowDenied`, and `JournalConflict` when somebody else was quicker.
+        """
+        await self.desk.approve(run, by, calls=_named(call), note=note, standing=standing)
+
+    async def deny(self, run: str, *, by: Principal, call: str | Sequence[str] | None = None, note: str = "") -> None:
         """Answer no to a run's open question; the model is told, and the run goes on when it is resumed."""
-        log, question = await self._question(run, call, by)
-        await approvals.answer(log, question, by, yes=False, note=note)
+        await self.desk.deny(run, by, calls=_named(call), note=note)
+
+    async def declassify(self, run: str, *, by: Principal, call: str | None = None, note: str = "") -> None:
+        """Let the arguments of one exact call reach receivers who may not read what they were made from, once.
+
+        For whoever may `declassify` every grant on the lists of readers that are in the way, and may read them.
+        Raises as `approve` does.
+        """
+        await self.desk.declassify(run, by, call=call, note=note)
+
+    async def draft(self, run: str, *, by: Principal, bounds: Bounds, call: str | None = None) -> StandingRule:
+        """The rule that `by` would let stand by a yes within `bounds`: read its `line`, then pass it to `approve`.
+
+        Beyond this run it takes the right to do `standing` to the tool. Raises as `approve` does.
+        """
+        return await self.desk.draft(run, by, bounds, call=call)
+
+    async def standing(self, *, as_: Principal) -> list[Standing]:
+        """The rules that stand, as far as `as_` may manage them."""
+        return await self.desk.standing(as_)
+
+    async def revoke(self, standing: str, *, by: Principal, note: str = "") -> None:
+        """Take back a rule that stands, by its id. Raises `NotWaiting` if there is none that `by` may revoke."""
+        await self.desk.revoke(standing, by, note=note)
 
     async def resolve(
         self, run: str, *, by: Principal, happened: bool, call: str | None = None, result: str = ""
     ) -> None:
         """Say what became of a call in doubt: whether it happened, and what it returned."""
-        log, question = await self._question(run, call, by)
-        await approvals.resolve(log, question, by, happened=happened, result=result)
+        await self.desk.resolve(run, by, happened=happened, call=call, result=result)
 
     async def resume(self, run: str, *, deadline: float | None = None) -> RunResult:
         """Go on with a run that waited, failed, or was interrupted, in this process or another.
@@ -304,6 +338,22 @@ class App:
         return await self.journal.verify()
 
     # Living
+
+    async def health(self, *, seconds: float = 2.0) -> HealthReport:
+        """Look whether each part could do its work now, for so many seconds at most; `ready` sums it up.
+
+        Nothing is asked of a model that costs anything, and the report holds no word of any error.
+        """
+        return await examine(
+            policy=self.policy,
+            journal=self.journal,
+            documents=self.documents,
+            profiles=self.profiles,
+            memories=self.memories,
+            models=self.models,
+            sinks=() if self._delivery is None else self._delivery.states(),
+            seconds=seconds,
+        )
 
     async def close(self) -> None:
         """Close everything that was passed in, in reverse order; what fails to close does not keep the rest open."""
@@ -368,6 +418,7 @@ class App:
         tools = None if intent is None else frozenset(intent)
         turn = Turn(run or secrets.token_hex(16), principal, asked, grants, intent=tools)
         log = RunLog(self.journal, self.policy, turn.run, principal, asked, intent=tools, watch=self._watch)
+        log.standing, log.clock = self.desk.rules, self._clock
         if self._guards.questioned:
             return await self._guarded(log, turn)
         log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
@@ -410,9 +461,8 @@ class App:
         if turn.status is TurnStatus.WAITING:
             log.note("run.waiting", {"calls": [call.id for call in turn.pending]})
             await log.flush(status=RunStatus.WAITING, durable=True)
-            grants = await self.policy.grants(log.principal)
-            shown = [q for q in approvals.open_questions(log) if q.label.may_flow_to(grants)]
-            return RunResult(turn.run, RunStatus.WAITING, waiting=tuple(shown))
+            return RunResult(turn.run, RunStatus.WAITING, waiting=await questions_for(log, log.principal))
+        log.settle()
         await release(log, as_="run.finished")
         await log.flush(status=RunStatus.DONE)
         if self.budgets.rules:
@@ -427,6 +477,7 @@ class App:
 
     async def _end(self, log: RunLog, kind: str, body: dict[str, JSON], status: RunStatus) -> None:
         """Note how a run ended, also while being cancelled; a journal that fails now must not hide why."""
+        log.settle()
         log.note(kind, body)
         with contextlib.suppress(JournalError):
             await asyncio.shield(log.flush(status=status))
@@ -474,6 +525,7 @@ class App:
         log = RunLog.restore(
             self.journal, self.policy, turn.principal, turn.question, events, intent=turn.intent, watch=self._watch
         )
+        log.standing, log.clock = self.desk.rules, self._clock
         return log, beginning
 
     async def _pick_up(self, run: str) -> tuple[RunLog, Beginning, bool]:
@@ -490,28 +542,14 @@ class App:
             beginning = replace(beginning, turn=beginning.turn.evolve(status=TurnStatus.RUNNING))
         return log, beginning, done
 
-    async def _question(self, run: str, call: str | None, by: Principal) -> tuple[RunLog, Approval]:
-        log, _ = await self._restore(run)
-        questions = [q for q in approvals.open_questions(log) if call is None or q.call == call]
-        if not questions:
-            raise NotWaiting(f"run {run!r} has no such open question", hint="see `app.waiting(as_=...)`")
-        if len(questions) > 1:
-            calls = ", ".join(q.call for q in questions)
-            raise InvalidInput(f"run {run!r} has several open questions", expected=f"`call=` one of: {calls}")
-        await approvals.may_answer(self.policy, questions[0], log.principal, by)
-        return log, questions[0]
-
-    async def _answerable(self, log: RunLog, by: Principal) -> list[Approval]:
-        found: list[Approval] = []
-        for question in approvals.open_questions(log):
-            with contextlib.suppress(ActionDenied, FlowDenied):
-                await approvals.may_answer(self.policy, question, log.principal, by)
-                found.append(question)
-        return found
-
 
 class _Closable(Protocol):
     async def close(self) -> None: ...
+
+
+def _named(call: str | Sequence[str] | None) -> Sequence[str]:
+    """The calls that are meant; none: the only one that is open."""
+    return () if call is None else (call,) if isinstance(call, str) else call
 
 
 def _result(turn: Turn) -> RunResult:
