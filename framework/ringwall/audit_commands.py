@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic_core import to_json
@@ -64,10 +65,20 @@ async def verify(source: Path, keys: Sequence[Path], kept: Path | None) -> None:
         _say("no checkpoints asked for: whether the end was cut off cannot be seen; name a key with --key")
 
 
-async def export(journal: Path) -> None:
+class ExportForm(StrEnum):
+    """How a journal is written out."""
+
+    JSONL = "jsonl"
+    OTEL = "otel"
+
+
+async def export(journal: Path, form: ExportForm) -> None:
     """Write a journal to standard output."""
     async with opened(journal) as opened_journal:
-        writing = Export(sys.stdout.buffer)
+        if form is ExportForm.OTEL:
+            writing = plugins.find("deployment", "otel-export")(sys.stdout)
+        else:
+            writing = Export(sys.stdout.buffer)
         await opened_journal.inspect(writing)
         writing.finish()
 
@@ -202,6 +213,6 @@ def plain(text: str, style: str = "") -> Text:
 
 
 __all__ = [
-    "evidence", "explained", "export", "make_checkpoints", "make_key", "opened", "plain", "policy_in", "public_keys",
-    "show", "verify",
+    "ExportForm", "evidence", "explained", "export", "make_checkpoints", "make_key", "opened", "plain", "policy_in",
+    "public_keys", "show", "verify",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ringwall import audit_commands, plugins, policy_commands
+from ringwall import audit_commands, health_commands, plugins, policy_commands, prompt_commands
 from ringwall.data.alike import THRESHOLD
 from ringwall.data.duplicates import Copies, Copy
 from ringwall.deployment.expectations import Question
@@ -28,6 +28,7 @@ from ringwall.model.base import Price
 from ringwall.model.files import MOST_KL, TuneOptions
 from ringwall.model.registry import Hosted, Kind, Open, Origin, Own
 from ringwall.model_commands import ModelCommands, tools
+from ringwall.personalization.prompts import Stage
 from ringwall.principal import Principal
 from ringwall.schema import JSON, canonical
 
@@ -38,6 +39,8 @@ data = typer.Typer(help="Check and copy a library.", no_args_is_help=True)
 app.add_typer(data, name="data")
 models = typer.Typer(help="Pin, inspect, verify and tune models.", no_args_is_help=True)
 app.add_typer(models, name="models")
+prompts = typer.Typer(help="List, add, compare and move versions of prompts.", no_args_is_help=True)
+app.add_typer(prompts, name="prompts")
 policy = typer.Typer(help="Check, test, explain and simulate a policy.", no_args_is_help=True)
 app.add_typer(policy, name="policy")
 
@@ -45,6 +48,10 @@ LIBRARY = Path("library")
 LibraryPath = Annotated[Path, typer.Argument(help="The library's folder.", exists=True, file_okay=False)]
 REGISTRY = Path("models.json")
 RegistryPath = Annotated[Path, typer.Option(help="The file that names the models; need not be there.")]
+PROMPTS = Path("prompts.json")
+PromptsPath = Annotated[Path, typer.Option("--registry", help="The file of the prompts; need not be there.")]
+PromptName = Annotated[str, typer.Argument(metavar="NAME", help="The prompt's name.")]
+Note = Annotated[str, typer.Option(help="Why.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 Target = Annotated[str, typer.Argument(metavar="FILE|NAME", help="A model's file or name.", show_default=False)]
 EvidencePath = Annotated[
@@ -230,6 +237,54 @@ def tune_model(
     ModelCommands(registry, as_json=as_json).tune(target, options)
 
 
+@prompts.command("list")
+def list_prompts(registry: PromptsPath = PROMPTS, as_json: AsJson = False) -> None:
+    """List all versions with their stages."""
+    prompt_commands.listed(registry, as_json=as_json)
+
+
+@prompts.command("history")
+def prompt_history(registry: PromptsPath = PROMPTS) -> None:
+    """Tell which version came to which stage when, and why."""
+    prompt_commands.history(registry)
+
+
+@prompts.command("add")
+def add_prompt(
+    name: PromptName,
+    version: Annotated[str, typer.Argument(help="A version that was not there.")],
+    system: Annotated[Path, typer.Argument(help="The file of the instruction.", exists=True, dir_okay=False)],
+    note: Note = "",
+    registry: PromptsPath = PROMPTS,
+) -> None:
+    """Add a version as a draft."""
+    prompt_commands.add(registry, name, version, system, note)
+
+
+@prompts.command("diff")
+def diff_prompts(
+    name: PromptName,
+    old: Annotated[str, typer.Argument(help="The version before.")],
+    new: Annotated[str, typer.Argument(help="The version after.")],
+    registry: PromptsPath = PROMPTS,
+) -> None:
+    """Show what changed between two versions, line by line."""
+    prompt_commands.diff(registry, name, old, new)
+
+
+@prompts.command("move")
+def move_prompt(
+    name: PromptName,
+    version: Annotated[str, typer.Argument(help="The version to move.")],
+    stage: Annotated[Stage, typer.Argument(help="Where to.")],
+    percent: Annotated[float, typer.Option(help="Of the askers, for a canary.", min=0, max=100)] = 0,
+    note: Note = "",
+    registry: PromptsPath = PROMPTS,
+) -> None:
+    """Bring a version to a stage; what was there is retired."""
+    prompt_commands.move(registry, name, version, stage, percent, note)
+
+
 @audit.command("key")
 def make_key(path: Annotated[Path, typer.Argument(help="A new file; the public half gets `.pub` at its end.")]) -> None:
     """Make an Ed25519 key to sign checkpoints with; keep it where the app cannot read it."""
@@ -262,9 +317,17 @@ def verify(
 
 
 @audit.command("export")
-def export_journal(journal: JournalPath) -> None:
-    """Write a journal to standard output: a line of JSON for each run and event, whoever may read them."""
-    asyncio.run(audit_commands.export(journal))
+def export_journal(
+    journal: JournalPath,
+    form: Annotated[audit_commands.ExportForm, typer.Option("--format", help="What is written.")] = (
+        audit_commands.ExportForm.JSONL
+    ),
+) -> None:
+    """Write a journal to standard output: a line of JSON for each run and event, whoever may read them.
+
+    As `otel` it is the runs as OpenTelemetry traces, in OTLP's JSON, without any contents.
+    """
+    asyncio.run(audit_commands.export(journal, form))
 
 
 @audit.command("explain")
@@ -348,8 +411,17 @@ def simulate_policy(
 
 
 @app.command()
-def doctor() -> None:
-    """Show which plugins are known, and whether what each needs is installed."""
+def doctor(
+    of: Annotated[str, typer.Option("--app", metavar="MODULE:NAME", help="Look at an app of yours instead.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show which plugins are known, and whether what each needs is installed.
+
+    With `--app` show how each part of that app is, and exit with 1 if it could not answer now.
+    """
+    if of:
+        health_commands.show(health_commands.examined(of), as_json=as_json)
+        return
     table = Table("ring", "plugin", "state")
     for ring in plugins.RINGS:
         for name in plugins.names(ring):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from itertools import combinations
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from ringwall import App, Principal, Rules
 from ringwall.data import DocumentStore
+from ringwall.deployment import EventSink
 from ringwall.model import Location
 from ringwall.personalization import Memory, Profile
 from tests.leaks.stores import STORES, Digests
@@ -85,7 +87,9 @@ def scenes(draw: st.DrawFn) -> tuple[Stage, list[Ask]]:
 class Play:
     """A stage as an app, with models and tools that keep what they are shown, and the asks that are made of it."""
 
-    def __init__(self, world: Stage, asks: list[Ask], documents: DocumentStore) -> None:
+    def __init__(
+        self, world: Stage, asks: list[Ask], documents: DocumentStore, sinks: Sequence[EventSink] = ()
+    ) -> None:
         self.world, self.asks = world, asks
         self.far = Hijacked(asks, principal=world.far, location=Location.REMOTE)
         self.near = Hijacked(asks, principal=Principal("model:near"), location=Location.IN_PROCESS)
@@ -97,6 +101,7 @@ class Play:
             pipeline=EVERYTHING,
             documents=documents,
             embeddings=Digests(),
+            sinks=sinks,
         )
 
     async def fill(self) -> None:
