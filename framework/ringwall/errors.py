@@ -206,11 +206,10 @@ class StepFailed(RingwallError):
 
 
 class Done(NamedTuple):
-    """A tool call that a run had brought to an end: its status (`done`, `failed`, `refused`) and what it returned."""
+    """A tool call that a run had brought to an end, and its status: `done`, `failed`, `refused`."""
 
     tool: str
     status: str
-    text: str
 
 
 class LimitReached(RingwallError):
@@ -226,13 +225,13 @@ class LimitReached(RingwallError):
 
 
 class BudgetReached(LimitReached):
-    """A hard budget has no room for what the next thing may take at most; `limit` and `asked` are in its unit.
+    """A hard budget has no room for what the next thing may take at most; `limit` is in its unit.
 
     What was spent is not told: others may have spent it.
     """
 
     def __init__(self, budget: str, *, limit: float, asked: float) -> None:
-        self.budget, self.limit, self.asked = budget, limit, asked
+        self.budget, self.limit = budget, limit
         super().__init__(
             f"the budget {budget!r} is used up: {asked:g} more could pass {limit:g}",
             hint="resume the run when it has room again, or ask for less at once",

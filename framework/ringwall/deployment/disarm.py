@@ -74,6 +74,11 @@ class Disarm(Guard):
         self._hosts = frozenset(host.lower() for host in hosts if not host.startswith("*."))
         self._below = tuple(host[1:].lower() for host in hosts if host.startswith("*."))
 
+    def __repr__(self) -> str:
+        hosts = sorted((*self._hosts, *(f"*{host}" for host in self._below)))
+        given = [*([f"hosts={hosts}"] if hosts else []), *(["always=True"] if self.always else [])]
+        return f"Disarm({', '.join(given)})"
+
     async def inspect(self, passing: Passing) -> Ruling:
         text, found = self._disarmed(passing.text, passing.words)
         return Ruling(text, found)

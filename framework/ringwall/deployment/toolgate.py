@@ -50,12 +50,12 @@ class GatedTools(ToolRunner):
         label = self._label(prepared)
         objections = await self._flow_objections(prepared, label)
         if state is not None and (no := self._asking.refusal(state)):
-            return await self._refuse(prepared, no, "approval")
+            return await self._refuse(prepared, label, no, "approval")
         resource = f"tool:{prepared.tool.name}"
         if objections and not is_lifted(objections, prepared, label, state):
             may_ask = await self._asking.may_declassify(label, resource)
             if may_ask is None:
-                return await self._refuse(prepared, _objection(objections), "flow")
+                return await self._refuse(prepared, label, _objection(objections), "flow")
             return await self._ask(prepared, context, label, may_ask, state, objections)
         decision = await caused_by(self._log, label.influence, "call", resource)
         if decision.verdict is Verdict.ASK and not is_endorsed(prepared, label, state):
@@ -64,7 +64,7 @@ class GatedTools(ToolRunner):
                 return await self._ask(prepared, context, label, decision, state)
             decision = let
         if decision.verdict is Verdict.DENY:
-            return await self._refuse(prepared, decision.reason, decision.rule)
+            return await self._refuse(prepared, label, decision.reason, decision.rule)
         return await self._perform(prepared, context, label, decision=decision)
 
     def _label(self, prepared: PreparedCall) -> Label:
@@ -83,6 +83,10 @@ class GatedTools(ToolRunner):
         control = prepared.tool.control_arguments
         others = [name for name, value in prepared.arguments.items() if not self._in_question(value)]
         return join([words, *[shown if name in control else content for name in others]])
+
+    def _carried(self, label: Label) -> dict[str, JSON]:
+        """What a call carried, where that is less than what the run had seen: all that is needed to ask again."""
+        return {} if label == self._log.floor else {"carried": cast(JSON, label.to_json())}
 
     def _in_question(self, value: JSON) -> bool:
         return isinstance(value, str | int | float) and contains_value(self._log.question.value, str(value))
@@ -107,7 +111,7 @@ class GatedTools(ToolRunner):
         tool, call = prepared.tool, prepared.call
         if decision is not None:
             rule: dict[str, JSON] = {"rule": decision.rule, "reason": decision.reason}
-            self._log.note("call.started", {**_described(prepared), **rule})
+            self._log.note("call.started", {**_described(prepared), **rule, **self._carried(label)})
             self._log.calls[call.id] = CallState(call, CallPhase.STARTED, label)
             if tool.effect is not Effect.READ:
                 await self._log.flush(durable=True)
@@ -127,10 +131,10 @@ class GatedTools(ToolRunner):
         await self._log.flush(durable=prepared.tool.effect is not Effect.READ)
         return outcome
 
-    async def _refuse(self, prepared: PreparedCall, reason: str, rule: str) -> ToolOutcome:
+    async def _refuse(self, prepared: PreparedCall, label: Label, reason: str, rule: str) -> ToolOutcome:
         tool, call = prepared.tool.name, prepared.call
         outcome = ToolOutcome(CallStatus.REFUSED, f"{tool} was refused: {reason}", self._log.floor)
-        because: dict[str, JSON] = {"rule": rule}
+        because: dict[str, JSON] = {"rule": rule, **self._carried(label)}
         self._log.note("call.refused", {**_described(prepared), **_concluded(call.id, outcome), **because})
         self._log.calls[call.id] = CallState(call, CallPhase.FINISHED, outcome=outcome)
         return outcome
@@ -198,7 +202,10 @@ def _waiting(tool: Tool) -> ToolOutcome:
 
 def _described(prepared: PreparedCall) -> dict[str, JSON]:
     call = prepared.call
-    return {"call": call.id, "tool": call.tool, "arguments": call.arguments}
+    described: dict[str, JSON] = {"call": call.id, "tool": call.tool, "arguments": call.arguments}
+    if prepared.tool.recipients:
+        described["receivers"] = [*_recipients(prepared)]
+    return described
 
 
 def _concluded(call_id: str, outcome: ToolOutcome) -> dict[str, JSON]:
