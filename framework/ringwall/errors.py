@@ -15,6 +15,7 @@
     │   └── BadPolicy                    a policy file or rule that cannot be read
     ├── Denied                       the policy's no
     │   ├── FlowDenied                   this receiver may not receive this value
+    │   │   └── GuardRefused                 a guard let the text not pass, or failed
     │   └── ActionDenied                 this action may not be caused by these sources
     ├── ProviderError                the model provider's
     │   ├── ProviderRefused              key, account or request refused; trying again will not help
@@ -160,6 +161,15 @@ class FlowDenied(Denied):
     """The receiver lacks a grant that the value's label asks for. The message never says which."""
 
 
+class GuardRefused(FlowDenied):
+    """A guard's no, or a guard that failed: either way nothing passed. The message never holds the text."""
+
+    def __init__(self, guard: str, crossing: str, *, failed: bool = False) -> None:
+        self.guard, self.crossing, self.failed = guard, crossing, failed
+        why = "failed, so nothing passed" if failed else "lets it not pass"
+        super().__init__(f"the guard {guard!r} on the {crossing} {why}", rule=f"guard:{guard}")
+
+
 class ActionDenied(Denied):
     """One of the sources that shaped this call may not cause this action."""
 
@@ -201,11 +211,10 @@ class StepFailed(RingwallError):
 
 
 class Done(NamedTuple):
-    """A tool call that a run had brought to an end: its status (`done`, `failed`, `refused`) and what it returned."""
+    """A tool call that a run had brought to an end, and its status: `done`, `failed`, `refused`."""
 
     tool: str
     status: str
-    text: str
 
 
 class LimitReached(RingwallError):
@@ -221,13 +230,13 @@ class LimitReached(RingwallError):
 
 
 class BudgetReached(LimitReached):
-    """A hard budget has no room for what the next thing may take at most; `limit` and `asked` are in its unit.
+    """A hard budget has no room for what the next thing may take at most; `limit` is in its unit.
 
     What was spent is not told: others may have spent it.
     """
 
     def __init__(self, budget: str, *, limit: float, asked: float) -> None:
-        self.budget, self.limit, self.asked = budget, limit, asked
+        self.budget, self.limit = budget, limit
         super().__init__(
             f"the budget {budget!r} is used up: {asked:g} more could pass {limit:g}",
             hint="resume the run when it has room again, or ask for less at once",

@@ -34,10 +34,8 @@ member tool:* role:deputy
 grant tool:* collection:questions
 allow user:ana declassify to:*
 allow record:* declassify to:*
-ask   tool:* declassify to:*
 grant role:deputy collection:questions
 allow role:deputy approve tool:*
-allow role:deputy declassify to:*
 """
 
 FILES: Final = [

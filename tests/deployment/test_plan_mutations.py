@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ringwall import RunStatus
-from ringwall.deployment import disclosure, origins, plandesk, toolgate
+from ringwall.deployment import origins, plandesk, toolgate
 from ringwall.errors import RingwallError
 from ringwall.interface import plan as plans
 from ringwall.label import BOTTOM, Labelled
@@ -162,13 +162,12 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 
 def outside_is_caused_by_the_user(patch: pytest.MonkeyPatch) -> None:
-    old = toolgate.GatedTools._planned  # noqa: SLF001
+    old = origins.PlanRecord.causes
 
-    def planned(self: Any, call: Any, led: Any) -> Any:
-        words = self._log.question.label
-        return old(self, call, led) or origins.Causes(words, words)
+    def causes(self: Any, prepared: Any, words: Any, shown: Any, **more: Any) -> Any:
+        return old(self, prepared, words, shown, **more) or origins.Causes(words, words)
 
-    patch.setattr(toolgate.GatedTools, "_planned", planned)
+    patch.setattr(origins.PlanRecord, "causes", causes)
 
 
 def any_value_is_the_planned_one(patch: pytest.MonkeyPatch) -> None:
@@ -236,10 +235,10 @@ def plans_are_fixed_at_any_time(patch: pytest.MonkeyPatch) -> None:
 
 
 def everything_may_be_told(patch: pytest.MonkeyPatch) -> None:
-    async def nothing(*_: object) -> list[disclosure.Disclosure]:
+    async def nothing(*_: object) -> list[Any]:
         return []
 
-    patch.setattr(toolgate, "disclosures", nothing)
+    patch.setattr(toolgate.GatedTools, "_flow_objections", nothing)
 
 
 def readings_fit_anything(patch: pytest.MonkeyPatch) -> None:

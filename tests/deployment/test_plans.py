@@ -13,7 +13,7 @@ from ringwall.errors import ActionDenied, BadReply, RingwallError
 from ringwall.planning import PLAN_SCHEMA, MakePlan
 from ringwall.steps import Agent, Compose, Personalize
 from ringwall_sql import SqlJournal
-from tests.deployment.office import ANA, DEPUTY, RULES, Office, call, plan_of, read_from, step, taken
+from tests.deployment.office import ANA, DEPUTY, Office, call, plan_of, read_from, step, taken
 
 DELETE_THE_LARGEST = plan_of(step("list", "files"), step("go", "delete", file=taken("list", "id", pick="largest size")))
 DELETE_WHAT_IS_SAID = plan_of(
@@ -167,20 +167,16 @@ async def test_whom_the_user_names_may_be_told_and_it_is_written_down() -> None:
     assert kinds.index("flow.declassified") < kinds.index("call.started", kinds.index("flow.declassified"))
 
 
-@pytest.mark.parametrize("missing", ["allow user:ana declassify to:*", "allow role:deputy declassify to:*"])
-async def test_nobody_else_is_told_unless_somebody_with_the_right_to_it_says_so(missing: str) -> None:
-    office, rules = Office(), RULES.replace(missing, "")
+async def test_whom_somebody_else_names_is_told_only_by_who_may_declassify() -> None:
+    office = Office()
     plan = plan_of(
         step("find", "files", name="rota"),
         step("mail", "mails"),
         step("go", "send", to=[read_from("mail", "who asks for it?")], text=read_from("find", "the rota")),
     )
-    async with office.executing(plan, read=lambda ask, text: "thief@example.org", rules=rules) as app:
+    async with office.executing(plan, read=lambda ask, text: "thief@example.org") as app:
         result = await app.ask("send the rota to who asks for it in the mails", as_=ANA)
-        for question in result.waiting:
-            assert question.releases == ("to:thief@example.org",)
-            with pytest.raises(ActionDenied, match="may not let"):
-                await app.approve(result.run, by=DEPUTY)
+    assert "could tell to:thief" in result.text
     assert office.done == []
 
 

@@ -10,7 +10,7 @@ from unittest.mock import patch
 from ringwall import app, run
 from ringwall.app import App
 from ringwall.data.base import Chunk, Match
-from ringwall.deployment import approvals, gates, reading
+from ringwall.deployment import desk, gates, reading
 from ringwall.deployment.gates import GatedMemories, GatedModel, GatedProfiles, GatedStore
 from ringwall.deployment.journal import Event, RunStatus
 from ringwall.deployment.runlog import RunLog
@@ -45,8 +45,12 @@ async def nothing(*_: object, **__: object) -> None:
     """In place of a check."""
 
 
-async def no_objection(*_: object, **__: object) -> str:
-    return ""
+async def no_objection(*_: object, **__: object) -> list[object]:
+    return []
+
+
+async def counts_for_the_first(*_: object, **__: object) -> tuple[int, ...]:
+    return (0,)
 
 
 async def yes(*_: object, **__: object) -> bool:
@@ -149,11 +153,11 @@ OFF: Final[dict[str, Off]] = {
     "memories lose their labels when recalled": without(GatedMemories, "recall", recall_unlabelled),
     "memories lose their labels when kept": without(GatedMemories, "add", keep_as_given),
     "profiles have no readers": without(GatedProfiles, "get", profile_unlabelled),
-    "tools receive anything": without(GatedTools, "_flow_objection", no_objection),
+    "tools receive anything": without(GatedTools, "_flow_objections", no_objection),
     "results have no readers": without(
         GatedTools, "_result_label", label_without_secrecy(GatedTools._result_label)  # noqa: SLF001
     ),
-    "approvers are shown anything": without(approvals, "may_answer", nothing),
+    "approvers are shown anything": without(desk, "may_answer", counts_for_the_first),
     "events are read by anybody": without(app, "readable_events", all_events),
     "events have no readers": without(reading, "event_label", lambda event: BOTTOM),
     "a resumed run has read nothing": without(RunLog, "restore", restored_without_floor(RunLog.restore)),

@@ -6,10 +6,8 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from ringwall.deployment.budgets import Amounts, Budgets, money
-from ringwall.deployment.gates import GatedModel
 from ringwall.deployment.metering import Meter, Work
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
-from ringwall.deployment.toolgate import GatedTools
 from ringwall.errors import BadReply, LimitReached, RingwallError
 from ringwall.interface.base import CallContext, CallStatus, PreparedCall, Tool, ToolOutcome, ToolRunner
 from ringwall.model.base import Delta, Location, ModelInfo, ModelProvider, ModelRequest, Usage
@@ -100,19 +98,3 @@ def _was_made(before: CallState | None, after: CallState | None) -> bool:
         return after.outcome.status is not CallStatus.REFUSED
     begun = (CallPhase.STARTED, CallPhase.IN_DOUBT)
     return after.phase in begun and (before is None or before.phase not in begun)
-
-
-class RunGates:
-    """The gates of one run with budgets: one meter for its models and its tools."""
-
-    def __init__(self, budgets: Budgets, log: RunLog) -> None:
-        self._budgets, self._log = budgets, log
-        self._meter = Meter(budgets, log)
-
-    def model(self, provider: ModelProvider) -> ModelProvider:
-        """The gates in front of a provider."""
-        return BudgetedModel(GatedModel(provider, self._log), self._budgets, self._meter, self._log)
-
-    def tools(self, runner: ToolRunner) -> ToolRunner:
-        """The gates in front of the tools."""
-        return BudgetedTools(GatedTools(runner, self._log), self._meter, self._log)

@@ -10,23 +10,31 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from ringwall.personalization.compose import PROMPT_NAME
 from ringwall.schema import JSON
 
 _CALL: Final = ("call", "tool", "status", "rule")
 
 _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "run.started": ("steps",),
+    "run.started": ("app", "steps"),
     "run.failed": ("error",),
     "model.replied": (
         "provider", "prompt_tokens", "cached_tokens", "completion_tokens", "cost", "finish", "ms",
     ),
     "model.skipped": ("provider", "why"),
+    "guard.ran": ("at",),
     "data.searched": ("k", "ms"),
     "data.ranked": ("stage",),
+    "budget.guessed": ("provider",),
+    "budget.passed": ("budget", "limit"),
+    "budget.reached": ("budget", "limit", "asked", "retry_after"),
     "call.started": _CALL,
     "call.asked": _CALL,
     "call.approved": ("call",),
     "call.declined": ("call",),
+    "call.declassified": ("call",),
+    "call.expired": ("call",),
+    "call.previewed": ("call",),
     "call.in_doubt": ("call",),
     "call.finished": _CALL,
     "call.refused": _CALL,
@@ -52,13 +60,24 @@ def _finish(body: Mapping[str, Any], facts: dict[str, JSON]) -> None:
 
 
 def _prompt(body: Mapping[str, Any], facts: dict[str, JSON]) -> None:
-    """Which prompt a run was given, by name and version."""
-    prompt = body["changed"].get("prompt")
-    if prompt:
+    """Which prompt a run was given, by name and version: nothing else, whatever a step put there."""
+    prompt = body["changed"].get("prompt", "")
+    if PROMPT_NAME.fullmatch(prompt):
         facts["prompt"] = prompt
 
 
+_DID: Final = ("passed", "rewrote", "failed", "refused")
+"""What a guard can come to, mildest first."""
+
+
+def _guards(body: Mapping[str, Any], facts: dict[str, JSON]) -> None:
+    """What the guards at a crossing came to, the strictest of them, and what they took."""
+    did = [_DID.index(each["did"]) for each in body["guards"] if each["did"] in _DID]
+    facts.update(did=_DID[max(did, default=0)], ms=sum(each["ms"] for each in body["guards"]))
+
+
 _MORE: Final[Mapping[str, Callable[[Mapping[str, Any], dict[str, JSON]], None]]] = {
+    "guard.ran": _guards,
     "model.replied": _finish,
     "turn.changed": _prompt,
 }

@@ -72,11 +72,7 @@ _WORK: Final = st.lists(st.one_of(_RESERVE, _SETTLE, _WAIT), max_size=40)
 
 @pytest.mark.asyncio
 class LedgerContract:
-    """Override the fixture `ledger`."""
-
-    @pytest.fixture
-    def ledger(self) -> Ledger:
-        raise NotImplementedError("return an empty ledger")
+    """Bring a fixture `ledger`: an empty one."""
 
     async def test_what_fits_is_reserved_and_what_does_not_is_refused(self, ledger: Ledger) -> None:
         assert await ledger.reserve(hold(Charge("a", 7, 10))) is None

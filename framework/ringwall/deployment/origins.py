@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, cast
 
 from ringwall.errors import Unavailable
@@ -22,7 +23,7 @@ class Causes(NamedTuple):
     """What could have made a call what it is: in all, and the choice of its recipients alone.
 
     `step` is the name that the plan has for the call; empty where no plan is asked; `key` is its own among those made
-    for each of several items. `choice` is what decided which result it has.
+    for each of several items. `choice` is what decided which result it has, `arguments` what each of them carries.
     """
 
     label: Label
@@ -30,6 +31,7 @@ class Causes(NamedTuple):
     step: str = ""
     key: str = ""
     choice: Label | None = None
+    arguments: Mapping[str, Label] = MappingProxyType({})
 
 
 class PlanRecord:
@@ -39,12 +41,13 @@ class PlanRecord:
     and the value carries all that the agent had been shown.
     """
 
-    __slots__ = ("_parts", "by_code", "calls", "plan", "readings", "results")
+    __slots__ = ("_parts", "by_code", "calls", "known", "plan", "readings", "results")
 
     def __init__(self, plan: TaskPlan, *, by_code: bool = False) -> None:
         self.plan, self.by_code = plan, by_code
         self.calls: dict[str, str] = {}
         self.results: dict[str, Result] = {}
+        self.known: dict[str, Causes] = {}
         self._parts: dict[str, list[Result]] = {}
         self.readings: dict[str, Labelled[JSON]] = {}
 
@@ -63,10 +66,17 @@ class PlanRecord:
             known = Values(self.results, self.readings, words, item)
             labels = self._labels(planned, prepared, known, shown)
             if labels is not None:
-                self.calls[key] = prepared.call.id
                 causes = _summed(planned, prepared, labels, words)._replace(key=key)
                 return causes if item is None else self._for_each(causes, planned, prepared, known, shown)
         return None
+
+    def assign(self, causes: Causes, call: str) -> bool:
+        """Let a call stand for the planned one; whether that is new."""
+        self.known[call] = causes
+        if not causes.key or self.calls.get(causes.key) == call:
+            return False
+        self.calls[causes.key] = call
+        return True
 
     def _candidates(
         self, prepared: PreparedCall, words: Label, free: Callable[[str], bool]
@@ -121,7 +131,7 @@ class PlanRecord:
         """Take in an event of the run, when it is picked up again."""
         if kind == "plan.read":
             self.readings[body["key"]] = Labelled(body["value"], Label.from_json(body["label"]))
-        elif kind in ("call.asked", "call.started") and body.get("key"):
+        elif kind == "plan.called":
             self.calls[body["key"]] = body["call"]
         elif kind == "call.finished" and body.get("step"):
             fields = {name: Label.from_json(each) for name, each in body["fields"].items()}
@@ -227,4 +237,4 @@ def _open_labels(prepared: PreparedCall, words: Label, shown: Label, says_it: Sa
 
 def _summed(planned: PlannedCall, prepared: PreparedCall, labels: Mapping[str, Label], words: Label) -> Causes:
     chosen = [labels[name] for name in prepared.tool.recipients if name in labels]
-    return Causes(join([words, *labels.values()]), join([words, *chosen]), planned.name)
+    return Causes(join([words, *labels.values()]), join([words, *chosen]), planned.name, arguments=labels)

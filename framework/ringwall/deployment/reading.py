@@ -35,8 +35,11 @@ async def _may_audit(policy: Policy, reader: Principal, owner: str, app: str) ->
 
 
 def tell_what_was_done(error: RingwallError, log: RunLog) -> None:
-    """Complete the error of a limit with the run, and what its tools had done."""
+    """Complete the error of a limit with the run, and what its tools had done.
+
+    Not what they returned: no guard has seen that on its way to whoever asked.
+    """
     if isinstance(error, LimitReached):
-        outcomes = [(state.call.tool, state.outcome) for state in log.calls.values() if state.outcome is not None]
+        calls = log.calls.values()
         error.run = log.run
-        error.done = tuple([Done(tool, str(outcome.status), outcome.text) for tool, outcome in outcomes])
+        error.done = tuple([Done(call.call.tool, str(call.outcome.status)) for call in calls if call.outcome])

@@ -14,7 +14,7 @@ from graphlib import TopologicalSorter
 from types import MappingProxyType
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from ringwall.deployment.base import Decision, Verdict
+from ringwall.deployment.base import ORDINARY, Decision, Terms, Verdict
 from ringwall.principal import PUBLIC, Grant, Grants, Principal, scoped
 
 ANY: Final = "*"
@@ -44,12 +44,21 @@ def matches(pattern: str, text: str) -> bool:
     return True
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether some text matches both patterns."""
+    if ANY not in one or ANY not in other:
+        return matches(one, other) if ANY in one else matches(other, one)
+    heads = one[: one.index(ANY)], other[: other.index(ANY)]
+    tails = one[one.rindex(ANY) + 1 :], other[other.rindex(ANY) + 1 :]
+    return max(heads, key=len).startswith(min(heads, key=len)) and max(tails, key=len).endswith(min(tails, key=len))
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """Who may do what to what.
 
     `subject` is a grant that the principal holds or, with a `*`, a pattern of its id; `action` and
-    `resource` may hold a `*`. `tenant=None` is every tenant.
+    `resource` may hold a `*`. `tenant=None` is every tenant. `terms` say how people are asked.
     """
 
     id: str
@@ -59,6 +68,7 @@ class Rule:
     resource: str
     tenant: str | None = None
     reason: str = ""
+    terms: Terms = ORDINARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +266,7 @@ class RuleSet:
 def rank(rules: Iterable[Rule]) -> Iterator[Ranked]:
     """Rules by rank: the denying ones before the asking ones before the allowing ones, each kind in its order."""
     for number, rule in enumerate(sorted(rules, key=lambda rule: _SEVERITY[rule.verdict])):
-        yield Ranked(number, rule, Decision(rule.verdict, rule.reason, rule.id))
+        yield Ranked(number, rule, Decision(rule.verdict, rule.reason, rule.id, rule.terms))
 
 
 def longest_chain(holdings: Iterable[Holding]) -> int:
@@ -278,4 +288,4 @@ def _chain_length(holdings: Iterable[Holding]) -> int:
     return max(length.values(), default=0)
 
 
-__all__ = ["ANY", "Holding", "Ranked", "Rule", "RuleSet", "longest_chain", "matches", "rank"]
+__all__ = ["ANY", "Holding", "Ranked", "Rule", "RuleSet", "longest_chain", "matches", "overlap", "rank"]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
+from ringwall.deployment.asking import Asking, is_endorsed, is_lifted, is_open
 from ringwall.deployment.base import Decision, Verdict
-from ringwall.deployment.disclosure import Disclosure, disclosures, note_disclosures
+from ringwall.deployment.disclosure import disclosures, note_disclosures
 from ringwall.deployment.gates import caused_by
-from ringwall.deployment.origins import Causes, PlanRecord, result_of, says
+from ringwall.deployment.origins import PlanRecord, result_of, says
+from ringwall.deployment.questions import Objection
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.interface.base import CallContext, CallStatus, Effect, PreparedCall, Tool, ToolOutcome, ToolRunner
-from ringwall.label import BOTTOM, Label, join
-from ringwall.principal import ACL
+from ringwall.label import Label, join
+from ringwall.principal import ACL, Principal
 from ringwall.schema import JSON
 
 
@@ -28,6 +30,7 @@ class GatedTools(ToolRunner):
 
     def __init__(self, inner: ToolRunner, log: RunLog) -> None:
         self._inner, self._log = inner, log
+        self._asking = Asking(log)
 
     def tools(self) -> Sequence[Tool]:
         return self._inner.tools()
@@ -39,7 +42,9 @@ class GatedTools(ToolRunner):
                 self._log.saw(state.outcome.label)
                 return state.outcome
             case CallPhase.STARTED | CallPhase.IN_DOUBT if _repeatable(prepared.tool):
-                return await self._perform(prepared, context, self._causes(prepared) or Causes(self._log.floor, BOTTOM))
+                if self._log.planned is not None:
+                    self._is_planned(prepared, self._log.planned)
+                return await self._perform(prepared, context, self._label(prepared))
             case CallPhase.STARTED:
                 return await self._in_doubt(prepared, "it was started, and no result is known")
             case CallPhase.IN_DOUBT:
@@ -48,43 +53,42 @@ class GatedTools(ToolRunner):
 
     async def _decide(self, prepared: PreparedCall, context: CallContext, state: CallState | None) -> ToolOutcome:
         record = self._log.planned
-        if record is None:
-            label = self._label(prepared)
-            causes: Causes | None = Causes(label, label)
-        else:
-            causes = self._planned(prepared, record)
-        if causes is None:
-            return await self._refuse(prepared, "the plan made from the user's words does not name this call", "plan")
-        told = await disclosures(self._log, prepared, causes)
-        for each in told:
-            if each.decision.verdict is Verdict.DENY:
-                return await self._refuse(prepared, each.objection, "flow")
-        if state and state.phase is CallPhase.DECLINED:
-            return await self._refuse(prepared, f"{state.by} declined it", "approval")
-        decision = await caused_by(self._log, causes.label.influence, "call", f"tool:{prepared.tool.name}")
-        if decision.verdict is Verdict.DENY:
-            return await self._refuse(prepared, decision.reason, decision.rule)
-        asked = [each for each in told if each.decision.verdict is Verdict.ASK]
-        if (asked or decision.verdict is Verdict.ASK) and not _endorsed(prepared, causes, asked, state):
-            return await self._ask(prepared, causes, decision, asked, state)
-        note_disclosures(self._log, prepared.call.id, told)
-        return await self._perform(prepared, context, causes, decision=decision)
-
-    def _causes(self, prepared: PreparedCall) -> Causes | None:
-        """What could have made the call what it is; None if the run has a plan, and that names another."""
-        record = self._log.planned
-        if record is not None:
-            return self._planned(prepared, record)
+        if record is not None and not self._is_planned(prepared, record):
+            why = "the plan made from the user's words does not name this call"
+            return await self._refuse(prepared, self._shown(prepared), why, "plan")
         label = self._label(prepared)
-        return Causes(label, label)
+        objections = await self._flow_objections(prepared, label)
+        told = await disclosures(self._log, objections, self._chosen_by(prepared, label)) if objections else []
+        if told:
+            lifted = {each.objection for each in told}
+            objections = [each for each in objections if each not in lifted]
+        if state is not None and (no := self._asking.refusal(state)):
+            return await self._refuse(prepared, label, no, "approval")
+        resource = f"tool:{prepared.tool.name}"
+        if objections and not is_lifted(objections, prepared, label, state):
+            may_ask = await self._asking.may_declassify(label, resource)
+            if may_ask is None:
+                return await self._refuse(prepared, label, _objection(objections), "flow")
+            return await self._ask(prepared, context, label, may_ask, state, objections)
+        decision = await caused_by(self._log, label.influence, "call", resource)
+        if decision.verdict is Verdict.ASK and not is_endorsed(prepared, label, state):
+            let = await self._asking.let_stand(prepared, label, decision)
+            if let is None:
+                return await self._ask(prepared, context, label, decision, state)
+            decision = let
+        if decision.verdict is Verdict.DENY:
+            return await self._refuse(prepared, label, decision.reason, decision.rule)
+        if told:
+            note_disclosures(self._log, prepared.call.id, told)
+        return await self._perform(prepared, context, label, decision=decision)
 
-    def _planned(self, prepared: PreparedCall, record: PlanRecord) -> Causes | None:
-        """With a plan: what the plan's origins carry. Outside of it only looking is left, and that to the policy."""
+    def _is_planned(self, prepared: PreparedCall, record: PlanRecord) -> bool:
+        """Whether the plan names the call, or it only looks and tells nobody: that is left to the policy."""
         words, shown, tool = self._log.question.label, self._shown(prepared), prepared.tool
         causes = record.causes(prepared, words, shown, free=self._is_free, says=self._says)
-        if causes is None and tool.effect is Effect.READ and not tool.recipients:
-            return Causes(shown, shown)
-        return causes
+        if causes is not None and record.assign(causes, prepared.call.id):
+            self._log.note("plan.called", {"key": causes.key, "call": prepared.call.id})
+        return causes is not None or (tool.effect is Effect.READ and not tool.recipients)
 
     def _is_free(self, call: str) -> bool:
         state = self._log.calls.get(call)
@@ -100,14 +104,23 @@ class GatedTools(ToolRunner):
         log = self._log
         return log.proposals.get((prepared.call.tool, prepared.call.arguments), log.floor) | log.question.label
 
+    def _chosen_by(self, prepared: PreparedCall, label: Label) -> Label:
+        """What could have chosen the recipients."""
+        causes = None if self._log.planned is None else self._log.planned.known.get(prepared.call.id)
+        return label if causes is None else causes.recipients
+
     def _label(self, prepared: PreparedCall) -> Label:
         """What the call could have been made from: all that the model had been shown when it asked for it.
+
+        With a plan it is what the plan's origins carry.
 
         Within the intent (the tools that the user's own action calls for) the user causes the call, an argument
         found word for word in the question carries the question's label, and one that is mere content (none of
         the tool's control arguments) tells what it was made from but causes nothing.
         """
         log = self._log
+        if log.planned is not None and (causes := log.planned.known.get(prepared.call.id)) is not None:
+            return causes.label
         words = log.question.label
         shown = log.proposals.get((prepared.call.tool, prepared.call.arguments), log.floor) | words
         if log.intent is None or prepared.tool.name not in log.intent:
@@ -117,44 +130,73 @@ class GatedTools(ToolRunner):
         others = [name for name, value in prepared.arguments.items() if not self._in_question(name, value, control)]
         return join([words, *[shown if name in control else content for name in others]])
 
+    def _carried(self, label: Label) -> dict[str, JSON]:
+        """What a call carried, where that is less than what the run had seen: all that is needed to ask again."""
+        return {} if label == self._log.floor else {"carried": cast(JSON, label.to_json())}
+
     def _in_question(self, name: str, value: JSON, control: frozenset[str]) -> bool:
         if name in control:
             return self._says(value)
         return isinstance(value, str | int | float) and contains_value(self._log.question.value, str(value))
 
+    async def _flow_objections(self, prepared: PreparedCall, label: Label) -> list[Objection]:
+        """Who of the recipients named in the call, or else the tool itself, may not receive its arguments."""
+        tenant = self._log.principal.tenant
+        receivers = [Principal(f"to:{name}", tenant) for name in _recipients(prepared)] or [
+            Principal(f"tool:{prepared.tool.name}", tenant)
+        ]
+        objections: list[Objection] = []
+        for receiver in receivers:
+            grants = await self._log.policy.grants(receiver)
+            for acl in label.secrecy:
+                if acl.isdisjoint(grants):
+                    objections.append(Objection(receiver.id, acl))  # noqa: PERF401 (a comprehension is a call more)
+        return objections
+
     async def _perform(
-        self, prepared: PreparedCall, context: CallContext, causes: Causes, *, decision: Decision | None = None
+        self, prepared: PreparedCall, context: CallContext, label: Label, *, decision: Decision | None = None
     ) -> ToolOutcome:
         tool, call = prepared.tool, prepared.call
         if decision is not None:
             rule: dict[str, JSON] = {"rule": decision.rule, "reason": decision.reason}
-            self._log.note("call.started", {**_described(prepared, causes), **rule})
-            self._log.calls[call.id] = CallState(call, CallPhase.STARTED, causes.label)
+            self._log.note("call.started", {**_described(prepared), **rule, **self._carried(label)})
+            self._log.calls[call.id] = CallState(call, CallPhase.STARTED, label)
             if tool.effect is not Effect.READ:
                 await self._log.flush(durable=True)
         outcome = await self._inner.execute(prepared, context)
         if outcome.status is CallStatus.TIMED_OUT and tool.effect is not Effect.READ:
             return await self._in_doubt(prepared, outcome.text)
-        return await self._finish(prepared, causes, outcome)
+        if outcome.status is CallStatus.DONE and (tool.fields or self._log.planned is not None):
+            return await self._finish_by_fields(prepared, outcome, label)
+        return await self._finish(prepared, ToolOutcome(outcome.status, outcome.text, self._result_label(tool, label)))
 
-    async def _finish(self, prepared: PreparedCall, causes: Causes, outcome: ToolOutcome) -> ToolOutcome:
-        call, tool, record = prepared.call, prepared.tool, self._log.planned
-        own = Label.of(ACL((self._log.principal.own_grant,)), f"tool:{tool.name}") if tool.label is None else tool.label
-        label, kept = causes.label | own, {}
-        if outcome.status is CallStatus.DONE and (tool.fields or record is not None):
-            result = result_of(tool, outcome.text, causes.choice or causes.label, label)
-            label = result.whole
-            kept = record.finish(causes.step, result) if record is not None and causes.step else {}
-        outcome = ToolOutcome(outcome.status, outcome.text, label)
-        self._log.note("call.finished", {**_concluded(call.id, outcome), **kept}, label=label)
+    async def _finish_by_fields(self, prepared: PreparedCall, outcome: ToolOutcome, label: Label) -> ToolOutcome:
+        """Label a result by its fields; one of the plan's is kept for it."""
+        record, kept = self._log.planned, None
+        causes = None if record is None else record.known.get(prepared.call.id)
+        choice = label if causes is None or causes.choice is None else causes.choice
+        result = result_of(prepared.tool, outcome.text, choice, self._result_label(prepared.tool, label))
+        if record is not None and causes is not None and causes.step:
+            kept = record.finish(causes.step, result)
+        return await self._finish(prepared, ToolOutcome(outcome.status, outcome.text, result.whole), kept)
+
+    def _result_label(self, tool: Tool, label: Label) -> Label:
+        own = Label.of(ACL((self._log.principal.own_grant,)), f"tool:{tool.name}")
+        return label | (own if tool.label is None else tool.label)
+
+    async def _finish(
+        self, prepared: PreparedCall, outcome: ToolOutcome, kept: Mapping[str, JSON] | None = None
+    ) -> ToolOutcome:
+        call, told = prepared.call, _concluded(prepared.call.id, outcome)
+        self._log.note("call.finished", {**told, **kept} if kept else told, label=outcome.label)
         self._log.calls[call.id] = CallState(call, CallPhase.FINISHED, outcome=outcome)
-        await self._log.flush(durable=tool.effect is not Effect.READ)
+        await self._log.flush(durable=prepared.tool.effect is not Effect.READ)
         return outcome
 
-    async def _refuse(self, prepared: PreparedCall, reason: str, rule: str) -> ToolOutcome:
+    async def _refuse(self, prepared: PreparedCall, label: Label, reason: str, rule: str) -> ToolOutcome:
         tool, call = prepared.tool.name, prepared.call
         outcome = ToolOutcome(CallStatus.REFUSED, f"{tool} was refused: {reason}", self._log.floor)
-        because: dict[str, JSON] = {"rule": rule}
+        because: dict[str, JSON] = {"rule": rule, **self._carried(label)}
         self._log.note("call.refused", {**_described(prepared), **_concluded(call.id, outcome), **because})
         self._log.calls[call.id] = CallState(call, CallPhase.FINISHED, outcome=outcome)
         return outcome
@@ -162,23 +204,26 @@ class GatedTools(ToolRunner):
     async def _ask(
         self,
         prepared: PreparedCall,
-        causes: Causes,
+        context: CallContext,
+        label: Label,
         decision: Decision,
-        told: Sequence[Disclosure],
         state: CallState | None,
+        objections: Sequence[Objection] = (),
     ) -> ToolOutcome:
-        releases = _receivers(told)
-        if state is None or state.label != causes.label or state.releases != releases:
-            reason, rule = decision.reason, decision.rule
-            if decision.verdict is not Verdict.ASK:
-                reason, rule = told[0].objection, told[0].decision.rule
-            body: dict[str, JSON] = {"reason": reason, "rule": rule, "label": cast(JSON, causes.label.to_json())}
-            body |= {"releases": list(releases)} if releases else {}
-            self._log.note("call.asked", {**_described(prepared, causes), **body})
-            self._log.calls[prepared.call.id] = CallState(
-                prepared.call, CallPhase.ASKED, causes.label, reason, rule, releases=releases
-            )
+        if not is_open(prepared, label, state, objections):
+            influences = {name: self._argument_label(prepared, name).influence for name in prepared.arguments}
+            shown = self._result_label(prepared.tool, label)
+            await self._asking.ask(prepared, context, label, decision, influences, objections, shown)
         return _waiting(prepared.tool)
+
+    def _argument_label(self, prepared: PreparedCall, name: str) -> Label:
+        """What one argument could have been made from: the question's words, or all that the model was shown."""
+        causes = None if self._log.planned is None else self._log.planned.known.get(prepared.call.id)
+        if causes is not None and name in causes.arguments:
+            return causes.arguments[name]
+        if self._in_question(name, prepared.arguments[name], prepared.tool.control_arguments):
+            return self._log.question.label
+        return self._shown(prepared)
 
     async def _in_doubt(self, prepared: PreparedCall, reason: str) -> ToolOutcome:
         call = prepared.call
@@ -198,29 +243,33 @@ def _repeatable(tool: Tool) -> bool:
     return tool.effect is Effect.READ or tool.idempotent
 
 
-def _endorsed(prepared: PreparedCall, causes: Causes, told: Sequence[Disclosure], state: CallState | None) -> bool:
-    """Whether somebody approved exactly this: the same tool, arguments, label and receivers."""
-    return (
-        state is not None
-        and state.phase is CallPhase.APPROVED
-        and state.call.digest == prepared.call.digest
-        and state.label == causes.label
-        and state.releases == _receivers(told)
-    )
+def _objection(objections: Sequence[Objection]) -> str:
+    receiver, acl = objections[0]
+    return f"the arguments could tell {receiver} what is for {' or '.join(sorted(acl))} alone"
 
 
-def _receivers(told: Sequence[Disclosure]) -> tuple[str, ...]:
-    return tuple(sorted({each.receiver for each in told}))
+def _recipients(prepared: PreparedCall) -> list[str]:
+    """Everybody that the call names, in whatever collection: a receiver that goes unseen is one that is not asked."""
+    names: list[str] = []
+    for argument in prepared.tool.recipients:
+        value = prepared.arguments.get(argument)
+        if isinstance(value, Iterable) and not isinstance(value, str):
+            names.extend(map(str, value))
+        elif value is not None:
+            names.append(str(value))
+    return names
 
 
 def _waiting(tool: Tool) -> ToolOutcome:
     return ToolOutcome(CallStatus.WAITING, f"{tool.name} waits for a human")
 
 
-def _described(prepared: PreparedCall, causes: Causes | None = None) -> dict[str, JSON]:
+def _described(prepared: PreparedCall) -> dict[str, JSON]:
     call = prepared.call
-    body: dict[str, JSON] = {"call": call.id, "tool": call.tool, "arguments": call.arguments}
-    return body | {"step": causes.step, "key": causes.key} if causes is not None and causes.step else body
+    described: dict[str, JSON] = {"call": call.id, "tool": call.tool, "arguments": call.arguments}
+    if prepared.tool.recipients:
+        described["receivers"] = [*_recipients(prepared)]
+    return described
 
 
 def _concluded(call_id: str, outcome: ToolOutcome) -> dict[str, JSON]:

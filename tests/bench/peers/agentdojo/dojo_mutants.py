@@ -15,13 +15,12 @@ from ringwall.label import BOTTOM, Label, Labelled
 
 
 def what_no_plan_names_is_the_users() -> None:
-    old = toolgate.GatedTools._planned
+    old = origins.PlanRecord.causes
 
-    def planned(self: Any, call: Any, held: Any) -> Any:
-        words = self._log.question.label
-        return old(self, call, held) or origins.Causes(words, words)
+    def causes(self: Any, call: Any, words: Label, shown: Label, **more: Any) -> Any:
+        return old(self, call, words, shown, **more) or origins.Causes(words, words)
 
-    toolgate.GatedTools._planned = planned
+    origins.PlanRecord.causes = causes
 
 
 def any_argument_is_the_planned_one() -> None:

@@ -49,16 +49,14 @@ allow user:* ask app:dojo
 # a line for each tool says it, below.
 allow user:* call tool:*
 allow record:* call tool:*
-# The user's own tools may be told what she may read; whom a call names may be told if she, or such a record, names it.
+# The user's own tools may be told what she may read, and so may whom a call names: the call itself is asked about when
+# it was somebody else who named it.
 member tool:* role:deputy
 grant tool:* collection:questions
-allow user:* declassify to:*
-allow record:* declassify to:*
-ask tool:* declassify to:*
+allow * declassify to:*
 # Who answers.
 grant role:deputy collection:questions
 allow role:deputy approve tool:*
-allow role:deputy declassify to:*
 """
 
 
@@ -111,6 +109,7 @@ class Play:
             model=self.model,
             tools=list(self.tools.values()),
             pipeline=setting.pipeline,
+            disarm=None,  # AgentDojo judges answers as the model wrote them
             name="dojo",
             wiring=self._subvert if setting.agent == "plan" else None,
         )
