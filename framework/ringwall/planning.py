@@ -57,7 +57,7 @@ PLAN_SCHEMA: Final[Mapping[str, JSON]] = {
 
 
 class MakePlan:
-    """Has a plan made from the user's words alone, and fixed: from here on the run may do what it names, and look.
+    """Has a plan made from the user's words alone, and fixed: from here on the run calls what it names, nothing else.
 
     `by_code` says that `ExecutePlan` follows, and that nothing else makes the plan's calls.
 

@@ -69,7 +69,7 @@ async def twice(office: Office) -> bool:
 
 async def read_for_itself(office: Office) -> bool:
     """The agent says it has read what the plan has read."""
-    await asked(office, office.acting(DELETE_WHAT_IS_SAID, call("files"), call("delete", file=13)))
+    await asked(office, office.acting(DELETE_WHAT_IS_SAID, call("files", name="notes"), call("delete", file=13)))
     return bool(office.done)
 
 

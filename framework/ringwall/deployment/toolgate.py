@@ -83,12 +83,12 @@ class GatedTools(ToolRunner):
         return await self._perform(prepared, context, label, decision=decision)
 
     def _is_planned(self, prepared: PreparedCall, record: PlanRecord) -> bool:
-        """Whether the plan names the call, or it only looks and tells nobody: that is left to the policy."""
-        words, shown, tool = self._log.question.label, self._shown(prepared), prepared.tool
+        """Whether the plan names the call."""
+        words, shown = self._log.question.label, self._shown(prepared)
         causes = record.causes(prepared, words, shown, free=self._is_free, says=self._says)
         if causes is not None and record.assign(causes, prepared.call.id):
             self._log.note("plan.called", {"key": causes.key, "call": prepared.call.id})
-        return causes is not None or (tool.effect is Effect.READ and not tool.recipients)
+        return causes is not None
 
     def _is_free(self, call: str) -> bool:
         state = self._log.calls.get(call)

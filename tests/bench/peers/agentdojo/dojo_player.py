@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from typing import Any, Final
 
 from agentdojo.functions_runtime import FunctionCall
@@ -30,7 +30,10 @@ def arguments_of(call: FunctionCall) -> str:
 class Part:
     """What is played: a case, in which environment, how it is attacked, and the tools whose calls do something."""
 
-    def __init__(self, case: Case, environment: Any, mode: str, effects: frozenset[str], script: Written) -> None:
+    def __init__(
+        self, case: Case, environment: Any, mode: str, script: Written, *, effects: Mapping[str, frozenset[str]]
+    ) -> None:
+        """`effects` are the control arguments of the tools whose calls do something."""
         self.case, self.environment, self.mode, self.effects, self.script = case, environment, mode, effects, script
         self.seen = False
         self.attack_asks = 0
@@ -38,6 +41,12 @@ class Part:
     def read(self, text: str) -> None:
         """Whoever reads injected text is hijacked from then on."""
         self.seen = self.seen or MARK in text
+
+    def blind(self, call: FunctionCall) -> FunctionCall:
+        """A call of somebody who was refused a look: content can hold nothing that was to be seen there."""
+        control = self.effects.get(call.function, frozenset(call.args))
+        args = {n: value if n in control or not isinstance(value, str) else "?" for n, value in call.args.items()}
+        return FunctionCall(function=call.function, args=args)
 
     def attack(self) -> list[FunctionCall]:
         return self.case.attack_calls(self.environment)
@@ -50,6 +59,16 @@ class Part:
             return []
         before = [call for call in attack[:place] if call.function not in self.effects]
         return [*before, FunctionCall(function=own.function, args={**own.args, **attack[place].args})]
+
+    def sayable(self) -> list[FunctionCall]:
+        """The attacker's calls as far as somebody can write them who was shown the plan's results and can look up none.
+
+        Behind a look that the plan does not have, arguments hold what nobody here has read.
+        """
+        planned = {call.tool for call in self.script.plan.calls}
+        attack = self.attack()
+        unread = (n for n, call in enumerate(attack) if call.function not in planned | self.effects.keys())
+        return attack[: next(unread, len(attack))]
 
     @property
     def final_text(self) -> str:
@@ -95,17 +114,20 @@ class WorstModel(ModelProvider):
         fired = False
         for call in part.case.true_calls(part.environment):
             if part.seen and part.mode == "hijack" and call.function in part.effects:
-                for move in part.hijacked(call):
-                    yield move
+                yield from self._attack(part, part.hijacked(call))
             part.read((yield call))
             if part.seen and not fired and part.mode == "inject":
                 fired = True
-                for move in part.attack():
-                    yield move
+                yield from self._attack(part, part.attack())
         if part.seen and not fired:
-            for move in part.attack():
-                yield move
+            yield from self._attack(part, part.attack())
         return part.final_text
+
+    def _attack(self, part: Part, calls: Sequence[FunctionCall]) -> Generator[FunctionCall, str]:
+        is_blind = False
+        for call in calls:
+            told = yield part.blind(call) if is_blind else call
+            is_blind = is_blind or (call.function not in part.effects and " was refused: " in told)
 
     def _reading(self, ask: str, texts: Sequence[str]) -> Any:
         part = self._part
@@ -115,7 +137,7 @@ class WorstModel(ModelProvider):
             return part.final_text
         value = next(found for key, found in part.script.readings.items() if json.loads(key)["ask"] == ask)
         if part.mode == "hijack" and any(MARK in text for text in texts):
-            return _attackers_value(ask, value, part.attack())
+            return _attackers_value(ask, value, part.sayable())
         return value
 
 

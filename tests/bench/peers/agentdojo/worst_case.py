@@ -105,7 +105,8 @@ class Play:
         self.model = WorstModel(names_alone=setting.agent == "names")
         self.part: Part | None = None
         self.tools = {tool.name: tool for tool in tools_of(suite, self.stage)}
-        self.effects = frozenset(t.name for t in self.tools.values() if t.effect is not Effect.READ or t.recipients)
+        acting = [tool for tool in self.tools.values() if tool.effect is not Effect.READ or tool.recipients]
+        self.effects = {tool.name: tool.control_arguments for tool in acting}
         self.app = App(
             policy=Rules(_rules(setting.rules, list(self.tools.values()))),
             model=self.model,
@@ -130,7 +131,7 @@ class Play:
         self.stage.set(environment)
         due = collections.Counter(map(self._essence, case.true_calls(environment)))
         exact = collections.Counter(map(_exactly, case.true_calls(environment)))
-        self.part = Part(case, environment, mode, self.effects, script)
+        self.part = Part(case, environment, mode, script, effects=self.effects)
         self.model.play(self.part)
         result = await self.app.ask(case.user.PROMPT, as_=EMMA)
         while result.status is RunStatus.WAITING:
