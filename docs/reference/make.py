@@ -25,6 +25,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall.turn",
         "ringwall.pipeline",
         "ringwall.steps",
+        "ringwall.planning",
         "ringwall.container",
         "ringwall.runnable",
         "ringwall.vectorstore",
@@ -71,7 +72,12 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall.deployment.ledger_contract",
         "ringwall.deployment.limiter_contract",
     ),
-    "interface": ("ringwall.interface", "ringwall.interface.functions", "ringwall.interface.contract"),
+    "interface": (
+        "ringwall.interface",
+        "ringwall.interface.functions",
+        "ringwall.interface.plan",
+        "ringwall.interface.contract",
+    ),
     "personalization": (
         "ringwall.personalization",
         "ringwall.personalization.compose",

@@ -171,3 +171,6 @@ def _told(tool: Tool) -> str:
     """A tool as the planner is told of it."""
     known = {"fields": sorted(tool.fields)} if tool.fields else {}
     return dumps({"tool": tool.name, "description": tool.description, "parameters": tool.parameters, **known})
+
+
+__all__ = ["PLANNER", "PLAN_SCHEMA", "ExecutePlan", "MakePlan", "bound_pipeline", "plan_pipeline"]
