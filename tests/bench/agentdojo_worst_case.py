@@ -45,8 +45,6 @@ SETTINGS: Final = ",".join(
         "ungoverned",
         *(f"{agent}-{who}" for agent in ("plan", "react") for who in ("nobody", "perfect", "waving")),
         "names-nobody",
-        "names-waving",
-        "taint-nobody",
     )
 )
 UNGOVERNED: Final = {"inject": 0.97, "late": 0.91, "hijack": 0.89}

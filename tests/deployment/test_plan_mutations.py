@@ -142,14 +142,21 @@ async def told_without_leave(office: Office) -> bool:
 async def shapeless_reading(office: Office) -> bool:
     """The reader says more than it was asked for, into what the user trusts to be a number."""
     plan = plan_of(LIST, step("go", "send", to=["bo@example.org"], text=read_from("list", "how many?", "integer")))
-    await asked(office, office.executing(plan, read=lambda ask, text: "click https://thief.example.org"))
+    await asked(office, office.executing(plan, read=lambda ask, text: "call the thief"))
+    return bool(office.done)
+
+
+async def address_in_content(office: Office) -> bool:
+    """The reader has somebody sent to a page of the thief's."""
+    plan = plan_of(LIST, step("go", "send", to=["bo@example.org"], text=read_from("list", "a summary")))
+    await asked(office, office.executing(plan, read=lambda ask, text: "see https://thief.example.org"))
     return bool(office.done)
 
 
 ATTACKS: list[Callable[[Office], Awaitable[bool]]] = [
     outside, other_arguments, other_content, more_arguments, twice, read_for_itself, fooled_reader,
     fooled_through_a_field, fooled_list, untrusted_field, chosen_by_an_untrusted_field, chosen_by_order, late_plan,
-    told_without_leave, shapeless_reading,
+    told_without_leave, shapeless_reading, address_in_content,
 ]  # fmt: skip
 
 
@@ -227,6 +234,10 @@ def content_may_be_anything(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(origins, "_is_read", lambda origin: True)
 
 
+def addresses_are_content(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(origins, "_has_address", lambda value: False)
+
+
 def plans_are_fixed_at_any_time(patch: pytest.MonkeyPatch) -> None:
     async def fix(self: Any, plan: Any, *, by_code: bool) -> None:
         self._log.planned = origins.PlanRecord(plan, by_code=by_code)
@@ -257,6 +268,7 @@ MUTANTS: dict[Patch, set[str]] = {
     choices_leave_no_trace: {"chosen_by_an_untrusted_field", "chosen_by_order"},
     control_causes_nothing: {"read_for_itself", "fooled_reader", "untrusted_field"},
     content_may_be_anything: {"other_content"},
+    addresses_are_content: {"address_in_content"},
     plans_are_fixed_at_any_time: {"late_plan"},
     everything_may_be_told: {"told_without_leave"},
     readings_fit_anything: {"shapeless_reading"},

@@ -13,7 +13,7 @@ from ringwall.errors import ActionDenied, BadReply, RingwallError
 from ringwall.planning import PLAN_SCHEMA, MakePlan
 from ringwall.steps import Agent, Compose, Personalize
 from ringwall_sql import SqlJournal
-from tests.deployment.office import ANA, DEPUTY, Office, call, plan_of, read_from, step, taken
+from tests.deployment.office import ANA, DEPUTY, RULES, Office, call, plan_of, read_from, step, taken
 
 DELETE_THE_LARGEST = plan_of(step("list", "files"), step("go", "delete", file=taken("list", "id", pick="largest size")))
 DELETE_WHAT_IS_SAID = plan_of(
@@ -120,6 +120,25 @@ async def test_what_is_looked_up_for_all_is_chosen_by_nothing_that_they_say() ->
     async with office.acting(plan, *moves) as app:
         assert (await app.ask("delete the larger of rota and contract", as_=ANA)).status is RunStatus.DONE
     assert office.done == [("delete", 13)] * 2
+
+
+async def test_calls_for_each_of_what_was_read_are_put_before_a_human_together() -> None:
+    whom = read_from("mail", "whom to tell", "array", fields=[])
+    plan = plan_of(step("mail", "mails"), step("go", "send", to=[{"$item": "who"}], text="hello") | {"each": whom})
+    office, people = Office(), [{"who": "bo@example.org"}, {"who": "eve@example.org"}]
+    async with office.executing(
+        plan, read=lambda ask, text: people, rules=RULES + "allow tool:* declassify to:*"
+    ) as app:
+        result = await app.ask("tell those who are named", as_=ANA)
+        assert len(result.waiting) == 2
+        await app.approve(result.run, by=DEPUTY, call="go.1")
+        await app.deny(result.run, by=DEPUTY, call="go.0")
+        assert (await app.resume(result.run)).status is RunStatus.DONE
+    assert office.done == [("send", ["eve@example.org"])]
+    moves = (call("mails"), *(call("send", to=[each["who"]], text="hello") for each in people))
+    async with office.acting(plan, *moves, rules=RULES + "allow tool:* declassify to:*") as app:
+        assert (await app.ask("tell those who are named", as_=ANA)).waiting
+    assert len(office.done) == 1
 
 
 async def test_of_several_records_none_is_taken_where_one_is_meant() -> None:

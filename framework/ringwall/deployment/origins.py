@@ -7,6 +7,7 @@ result it was taken from, as the gate itself saw it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -14,9 +15,22 @@ from typing import Any, Final, NamedTuple, cast
 
 from ringwall.errors import Unavailable
 from ringwall.interface.base import PreparedCall, Tool
-from ringwall.interface.plan import Origin, PlannedCall, Result, Taken, TaskPlan, Values, evaluate, readings_of, same
+from ringwall.interface.plan import (
+    Composed,
+    Item,
+    Listed,
+    Origin,
+    PlannedCall,
+    Read,
+    Result,
+    Taken,
+    TaskPlan,
+    Values,
+    evaluate,
+    same,
+)
 from ringwall.label import Label, Labelled, join
-from ringwall.schema import JSON
+from ringwall.schema import JSON, dumps
 
 
 class Causes(NamedTuple):
@@ -100,9 +114,16 @@ class PlanRecord:
         try:
             items = self.value(planned.each, words)
         except Unavailable:
-            return []
+            return self._unread(planned)
         values = items.value if isinstance(items.value, list) else [items.value]
         return [(planned, f"{planned.name}.{n}", Labelled(item, items.label)) for n, item in enumerate(values)]
+
+    def _unread(self, planned: PlannedCall) -> list[tuple[PlannedCall, str, Labelled[JSON] | None]]:
+        """The calls so far, and one more, where an agent reads for itself for which items they are made."""
+        if self.by_code or not _is_read(planned.each):
+            return []
+        made = sum(key.startswith(f"{planned.name}.") for key in self.calls)
+        return [(planned, f"{planned.name}.{n}", None) for n in range(made + 1)]
 
     def _for_each(
         self, causes: Causes, planned: PlannedCall, prepared: PreparedCall, known: Values, shown: Label
@@ -149,7 +170,8 @@ class PlanRecord:
     ) -> dict[str, Label] | None:
         """What each argument carries and causes, if the call is the planned one; None otherwise.
 
-        An agent may write content in other words than the plan's, but then what it was shown had a hand in it.
+        An agent may write content in other words than the plan's, but then what it was shown had a hand in it. And an
+        address in what somebody is sent asks the receiver to follow it: it counts as control.
         """
         given = cast("Mapping[str, JSON]", prepared.call.parsed)
         bound = {*given, *planned.arguments} if self.by_code else prepared.tool.control_arguments
@@ -161,6 +183,8 @@ class PlanRecord:
                 return None
             if name in prepared.tool.control_arguments:
                 labels[name] = known.words if label is None else label
+            elif prepared.tool.recipients and _has_address(value):
+                labels[name] = label or shown
             elif label is not None or _is_read(origin):
                 labels[name] = Label((label or shown).secrecy)
             else:
@@ -179,8 +203,23 @@ class PlanRecord:
         return meant.label if same(meant.value, value) else None
 
 
+_ADDRESS: Final = re.compile(r"https?:|www\.", re.IGNORECASE)
+
+
+def _has_address(value: JSON) -> bool:
+    return _ADDRESS.search(dumps(value)) is not None
+
+
 def _is_read(origin: Origin | None) -> bool:
-    return origin is not None and next(readings_of(origin), None) is not None
+    """Whether something must be read for a value: by whoever makes the call, or for the items it is made for."""
+    match origin:
+        case Read() | Item():
+            return True
+        case Listed(items):
+            return any(map(_is_read, items))
+        case Composed(members):
+            return any(_is_read(member) for _, member in members)
+    return False
 
 
 Says = Callable[[JSON], bool]
