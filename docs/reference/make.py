@@ -76,6 +76,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall.interface",
         "ringwall.interface.functions",
         "ringwall.interface.plan",
+        "ringwall.interface.meaning",
         "ringwall.interface.contract",
     ),
     "personalization": (

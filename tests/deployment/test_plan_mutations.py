@@ -14,7 +14,7 @@ import pytest
 from ringwall import RunStatus
 from ringwall.deployment import origins, plandesk, toolgate
 from ringwall.errors import RingwallError
-from ringwall.interface import plan as plans
+from ringwall.interface import meaning
 from ringwall.label import BOTTOM, Labelled
 from ringwall.planning import ExecutePlan, MakePlan
 from ringwall.steps import Compose
@@ -206,8 +206,8 @@ def fields_forget_the_call(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(toolgate, "result_of", forgetful_result)
 
 
-def forgetful_result(tool: Any, text: str, call_label: Any, rest: Any) -> plans.Result:
-    return plans.Result(origins.parsed(text), rest, dict(tool.fields), call_label)
+def forgetful_result(tool: Any, text: str, call_label: Any, rest: Any) -> meaning.Result:
+    return meaning.Result(origins.parsed(text), rest, dict(tool.fields), call_label)
 
 
 def any_list_is_complete(patch: pytest.MonkeyPatch) -> None:
@@ -219,11 +219,11 @@ def any_list_is_complete(patch: pytest.MonkeyPatch) -> None:
 
 
 def every_field_is_trusted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(plans, "_label_of", lambda value, inherited, fields: next(iter(fields.values()), BOTTOM))
+    patch.setattr(meaning, "_label_of", lambda value, inherited, fields: next(iter(fields.values()), BOTTOM))
 
 
 def choices_leave_no_trace(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(plans.Result, "_field", lambda self, name: BOTTOM)
+    patch.setattr(meaning.Result, "_field", lambda self, name: BOTTOM)
 
 
 def control_causes_nothing(patch: pytest.MonkeyPatch) -> None:

@@ -15,20 +15,8 @@ from typing import Any, Final, NamedTuple, cast
 
 from ringwall.errors import Unavailable
 from ringwall.interface.base import PreparedCall, Tool
-from ringwall.interface.plan import (
-    Composed,
-    Item,
-    Listed,
-    Origin,
-    PlannedCall,
-    Read,
-    Result,
-    Taken,
-    TaskPlan,
-    Values,
-    evaluate,
-    same,
-)
+from ringwall.interface.meaning import Result, Values, evaluate, same
+from ringwall.interface.plan import Composed, Item, Listed, Origin, PlannedCall, Read, Taken, TaskPlan
 from ringwall.label import Label, Labelled, join
 from ringwall.schema import JSON, dumps
 

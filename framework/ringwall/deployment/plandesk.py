@@ -11,7 +11,8 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from ringwall.deployment.origins import PlanRecord
 from ringwall.deployment.runlog import RunLog
 from ringwall.errors import ActionDenied, BadReply, Unavailable
-from ringwall.interface.plan import Desk, Origin, Read, TaskPlan, fits, readings_of
+from ringwall.interface.meaning import fits
+from ringwall.interface.plan import Desk, Origin, Read, TaskPlan, readings_of
 from ringwall.label import Label, Labelled, join
 from ringwall.model.base import ModelProvider, ModelRequest, Sampling
 from ringwall.model.reply import collect

@@ -9,7 +9,7 @@ from dojo_tools import DojoTool
 
 from ringwall.deployment import origins, plandesk, toolgate
 from ringwall.deployment.base import Decision, Verdict
-from ringwall.interface import plan as plans
+from ringwall.interface import meaning
 from ringwall.interface.base import Effect
 from ringwall.label import BOTTOM, Label, Labelled
 
@@ -42,11 +42,11 @@ def control_arguments_cause_nothing() -> None:
 
 
 def whatever_others_write_is_a_record() -> None:
-    plans._label_of = lambda value, inherited, fields: Label(inherited.secrecy, frozenset(("record:own",)))
+    meaning._label_of = lambda value, inherited, fields: Label(inherited.secrecy, frozenset(("record:own",)))
 
 
 def choices_leave_no_trace() -> None:
-    plans.Result._field = lambda self, name: BOTTOM
+    meaning.Result._field = lambda self, name: BOTTOM
 
 
 def nobody_is_asked() -> None:

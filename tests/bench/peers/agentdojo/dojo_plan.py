@@ -20,6 +20,7 @@ from dojo_tools import SAID
 from pydantic_core import to_jsonable_python
 
 from ringwall.interface.base import Effect
+from ringwall.interface.meaning import same
 from ringwall.interface.plan import (
     Composed,
     Item,
@@ -32,7 +33,6 @@ from ringwall.interface.plan import (
     Words,
     origin_to_json,
     readings_of,
-    same,
 )
 
 _TYPES: Final = {str: "string", int: "number", float: "number", bool: "boolean", list: "array", dict: "object"}
