@@ -21,13 +21,13 @@
     │   ├── ProviderUnavailable          busy, down or too slow; trying again may help
     │   └── BadReply                     the reply breaks the protocol or stops in the middle
     ├── StepFailed                   a step of the pipeline raised something that is not in this tree
+    ├── RunCancelled                 somebody cancelled this run while it went on
     ├── LimitReached                 a bound of the run: rounds, deadline, budget
     ├── StoreError                   a document, memory or profile store could not do it
     └── JournalError                 the journal's
         ├── JournalUnavailable           locked, read-only, full or gone
         ├── JournalConflict              another process went on with this run
-        │   ├── RunHeld                      another process carries this run on, and lives
-        │   └── RunCancelled                 somebody cancelled this run meanwhile
+        │   └── RunHeld                      another process carries this run on, and lives
         └── ChainBroken                  an event was changed, removed or put in another order
 
 Each message says what happened, what was expected and the next move.
@@ -192,6 +192,15 @@ class StepFailed(RingwallError):
     fault = "configuration"
 
 
+class RunCancelled(RingwallError):
+    """Somebody cancelled this run while it went on: nothing more was begun, and what could be undone is."""
+
+    fault = "caller"
+
+    def __init__(self, run: str) -> None:
+        super().__init__(f"run {run!r} was cancelled", hint="`app.events(run, as_=...)` say by whom, and what remains")
+
+
 class LimitReached(RingwallError):
     """A bound of the run was reached: rounds, deadline or budget. What was done so far is in the journal."""
 
@@ -223,13 +232,6 @@ class RunHeld(JournalConflict):
 
     def __init__(self, run: str) -> None:
         super().__init__(f"run {run!r} is carried on by another process", hint="wait for it, or cancel the run")
-
-
-class RunCancelled(JournalConflict):
-    """Somebody cancelled this run while it went on; the process that went on with it begins nothing more."""
-
-    def __init__(self, run: str) -> None:
-        super().__init__(f"run {run!r} was cancelled", hint="see `app.events(run, as_=...)` for by whom")
 
 
 class ChainBroken(JournalError):
