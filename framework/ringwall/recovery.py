@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from ringwall.deployment.journal import Draft, Journal, RunRecord, RunStatus
 from ringwall.deployment.leases import Heart
 from ringwall.errors import JournalError, RingwallError
 from ringwall.schema import dumps
+
+_LOOK_AGAIN: Final = 30.0  # seconds: what nobody answered in time shows in no event
 
 GoOn = Callable[[str], Awaitable[object]]
 """Goes on with a run until it ends or waits; what goes wrong is in the run's events, and is raised."""
@@ -23,6 +26,7 @@ class Recovery:
         self._journal, self._heart = journal, heart
         self._carry_on, self._resume_answered = carry_on, resume_answered
         self._looked_at: dict[str, int] = {}
+        self._look_again = 0.0
 
     async def sweep(self, limit: int) -> list[RunRecord]:
         """Take up to `limit` runs from the dead, see each to its end, and return where they stand."""
@@ -54,7 +58,10 @@ class Recovery:
         return [*self._heart.left_behind(), *await self._journal.take(worker, [resumed], limit=limit)]
 
     async def _changed_while_waiting(self, limit: int) -> list[str]:
-        """The waiting runs in which something happened since the last look."""
+        """The waiting runs in which something happened since the last look; now and then all: time passes, too."""
+        if time.monotonic() > self._look_again:
+            self._looked_at.clear()
+            self._look_again = time.monotonic() + _LOOK_AGAIN
         waiting = {record.run: record.length for record in await self._journal.runs(RunStatus.WAITING)}
         changed = [run for run, length in waiting.items() if self._looked_at.get(run) != length][: max(limit, 0)]
         self._looked_at = {run: length for run, length in self._looked_at.items() if run in waiting}

@@ -10,12 +10,13 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from ringwall.personalization.compose import PROMPT_NAME
 from ringwall.schema import JSON
 
 _CALL: Final = ("call", "tool", "status", "rule")
 
 _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "run.started": ("steps",),
+    "run.started": ("app", "steps"),
     "run.failed": ("error",),
     "model.replied": (
         "provider", "prompt_tokens", "cached_tokens", "completion_tokens", "cost", "finish", "ms",
@@ -23,10 +24,16 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "model.skipped": ("provider", "why"),
     "data.searched": ("k", "ms"),
     "data.ranked": ("stage",),
+    "budget.guessed": ("provider",),
+    "budget.passed": ("budget", "limit"),
+    "budget.reached": ("budget", "limit", "asked", "retry_after"),
     "call.started": _CALL,
     "call.asked": _CALL,
     "call.approved": ("call",),
     "call.declined": ("call",),
+    "call.declassified": ("call",),
+    "call.expired": ("call",),
+    "call.previewed": ("call",),
     "call.in_doubt": ("call",),
     "call.finished": _CALL,
     "call.refused": _CALL,
@@ -52,9 +59,9 @@ def _finish(body: Mapping[str, Any], facts: dict[str, JSON]) -> None:
 
 
 def _prompt(body: Mapping[str, Any], facts: dict[str, JSON]) -> None:
-    """Which prompt a run was given, by name and version."""
-    prompt = body["changed"].get("prompt")
-    if prompt:
+    """Which prompt a run was given, by name and version: nothing else, whatever a step put there."""
+    prompt = body["changed"].get("prompt", "")
+    if PROMPT_NAME.fullmatch(prompt):
         facts["prompt"] = prompt
 
 

@@ -85,6 +85,10 @@ class Heart:
         """Interrupt a run that this process carries on, between two calls: others may take it up."""
         self._interrupt(run, Told.PUT_DOWN)
 
+    def spare(self, run: str) -> None:
+        """Interrupt the run no more: it stops already."""
+        self._told[run] = Told.STOP
+
     def told(self, run: str) -> Told | None:
         """Why the run was interrupted, if by `stop` or `put_down`."""
         return self._told.get(run)

@@ -12,6 +12,7 @@ from typing import cast
 
 from ringwall.deployment.base import Policy
 from ringwall.deployment.journal import Event, RunStatus
+from ringwall.deployment.questions import Objection
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog, event_body, event_label
 from ringwall.deployment.toolgate import GatedTools
 from ringwall.errors import ActionDenied
@@ -100,7 +101,7 @@ class Unwinding:
     def _withdraw_questions(self) -> None:
         """What nobody has approved, or was not begun after all, will not be done."""
         for state in list(self._log.calls.values()):
-            unbegun = state.phase in (CallPhase.ASKED, CallPhase.APPROVED, CallPhase.DECLINED)
+            unbegun = state.phase not in (CallPhase.STARTED, CallPhase.IN_DOUBT, CallPhase.FINISHED)
             if unbegun and not state.call.id.endswith(SUFFIX):
                 outcome = ToolOutcome(CallStatus.REFUSED, f"{state.call.tool} was not done: the run was stopped")
                 self._conclude(state, "call.refused", outcome, {"rule": "stopped"})
@@ -165,8 +166,8 @@ class Unwinding:
 class _UndoGate(GatedTools):
     """Asks who may cause an undo, not who may receive it: what a tool was given and gave goes back to that tool."""
 
-    async def _flow_objection(self, prepared: PreparedCall, label: Label) -> str:
-        return ""
+    async def _flow_objections(self, prepared: PreparedCall, label: Label) -> list[Objection]:
+        return []
 
 
 def has_effects(log: RunLog, tools: Sequence[Tool]) -> bool:

@@ -218,5 +218,12 @@ class ModelProvider(ABC):
         """Who receives the text that is sent here; what it may receive is for the policy to say."""
         return Principal(f"model:{self.info.name}")
 
+    async def check(self) -> bool:
+        """Look whether it could answer now, without asking it anything: False if there is no telling.
+
+        Raises `ProviderUnavailable`, or another error, if it could not.
+        """
+        return False
+
     async def close(self) -> None:
         """Release what the provider holds; called once, by the app that opened it."""

@@ -1,0 +1,42 @@
+"""Asks, answers to what waits, resumptions, and changes of everything around them, in any order."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.leaks.gates_off import OFF
+from tests.leaks.machine import Machine, MachineOnSqlite
+
+STEPS = 50
+CHANNELS = {
+    "answer", "answer, failing", "approvals", "approve", "cache", "deny", "embedder", "events", "explain", "happened",
+    "hosted model", "resumed", "resumed stream", "search and recall", "stream", "stream, failing", "tool",
+}  # fmt: skip
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+
+
+@pytest.mark.parametrize(("machine", "examples"), [(Machine, 100), (MachineOnSqlite, 8)], ids=["memory", "sqlite"])
+def test_whatever_happens_nobody_is_told_what_it_may_not_read(machine: type[Machine], examples: int) -> None:
+    run = settings(max_examples=examples, stateful_step_count=STEPS, deadline=None, suppress_health_check=SLOW)
+    run_state_machine_as_test(machine, settings=run)
+    if machine is Machine:
+        assert machine.steps >= 2000
+        assert CHANNELS - {channel for channel, count in machine.told.items() if count} == set()
+
+
+@pytest.mark.parametrize("gate", OFF)
+def test_a_gate_that_is_switched_off_is_noticed(gate: str) -> None:
+    search = settings(
+        max_examples=200,
+        stateful_step_count=STEPS,
+        deadline=None,
+        suppress_health_check=SLOW,
+        phases=[Phase.generate],  # one is enough, the smallest need not be found
+        report_multiple_bugs=False,
+        database=None,
+        derandomize=True,
+    )
+    with OFF[gate](), pytest.raises(AssertionError, match="was told"):
+        run_state_machine_as_test(Machine, settings=search)

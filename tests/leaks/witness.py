@@ -1,0 +1,85 @@
+"""Who may be told what, worked out from readers and holdings alone, and a record of whoever was told more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from ringwall import Principal
+from tests.leaks.world import words_in
+
+INCLUDED: Final = {"role:boss": "role:staff"}
+"""Whoever is boss is also staff."""
+
+
+class Readers(NamedTuple):
+    """Who may read a text: any one of these within the tenant, or everybody if `public` is among them."""
+
+    grants: frozenset[str]
+    tenant: str
+
+
+@dataclass(repr=False)  # it stands in frames, which error reports show
+class Witness:
+    """Knows each secret's readers, what everybody holds, and by which readers each run came to know a secret.
+
+    A text that a run has read keeps the readers it had then: what is written down cannot be unread. Who holds what
+    counts at the moment of telling.
+    """
+
+    held: dict[Principal, frozenset[str]]
+    readers: dict[str, Readers] = field(default_factory=dict)
+    known: dict[str, dict[str, set[Readers]]] = field(default_factory=dict)
+    remembered: dict[Principal, dict[str, set[Readers]]] = field(default_factory=dict)
+    leaks: list[str] = field(default_factory=list)
+    told: Counter[str] = field(default_factory=Counter)
+
+    def new(self, kind: str, readers: Iterable[str], tenant: str) -> str:
+        """A word that stands nowhere else."""
+        word = f"secret-{kind}-{len(self.readers)}"
+        self.readers[word] = Readers(frozenset(readers), tenant)
+        return word
+
+    def may_read(self, who: Principal, readers: Readers) -> bool:
+        mine = {who.id, *self.held.get(who, ())}
+        mine |= {INCLUDED[club] for club in mine & INCLUDED.keys()}
+        return "public" in readers.grants or (readers.tenant == who.tenant and bool(readers.grants & mine))
+
+    def hears(self, who: Principal, through: str, *what: object, run: str = "", asker: Principal | None = None) -> None:
+        """Somebody is told this: note every word that it may not read."""
+        words = words_in(*what)
+        self.told[through] += len(words)
+        for word in words:
+            if not any(self.may_read(who, readers) for readers in self._ways(run, word, asker)):
+                self.leaks.append(f"{who.id} of {who.tenant!r} was told {word} through {through}")
+
+    def logged(self, text: str) -> None:
+        """Nobody in particular is told this, so nobody may be told anything."""
+        self.leaks += [f"{word} stands in a log" for word in words_in(text)]
+
+    def arrives(self, run: str, asker: Principal, what: object) -> None:
+        """A run is shown this: what it did not know before was found on behalf of its asker, who may read it."""
+        new = words_in(what) - self.known.setdefault(run, {}).keys()
+        self.hears(asker, "search and recall", *new, run=run, asker=asker)
+        self.comes_to_know(run, asker, new)
+
+    def comes_to_know(self, run: str, asker: Principal, words: Iterable[str]) -> None:
+        known = self.known.setdefault(run, {})
+        for word in words:
+            known.setdefault(word, set(self._ways(run, word, asker)))
+
+    def remembers(self, who: Principal, run: str) -> None:
+        """All that a run knows may be in what is remembered for its asker."""
+        kept = self.remembered.setdefault(who, {})
+        for word, ways in self.known.get(run, {}).items():
+            kept.setdefault(word, set()).update(ways)
+
+    def _ways(self, run: str, word: str, asker: Principal | None) -> set[Readers]:
+        """The readers by which a run came to know a word; of a word new to it, those that it could come by."""
+        known = self.known.get(run, {}).get(word)
+        if known is not None:
+            return known
+        now = {self.readers[word]} if word in self.readers else set[Readers]()
+        return now | self.remembered.get(asker, {}).get(word, set()) if asker else now
