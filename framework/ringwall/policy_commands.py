@@ -22,7 +22,7 @@ from ringwall.deployment.reasons import Reasons, reasons, reasons_by_rules
 from ringwall.deployment.rules import Rules, read_statements
 from ringwall.deployment.ruleset import Rule
 from ringwall.deployment.simulation import Simulation, simulate
-from ringwall.errors import ConfigurationError, InvalidInput
+from ringwall.errors import ConfigurationError, InvalidInput, RingwallError
 from ringwall.interface.base import Effect
 from ringwall.principal import Principal
 
@@ -81,7 +81,7 @@ def show_report(report: Report, never: Sequence[str], *, as_json: bool) -> int:
 async def explained(path: Path, question: Question) -> Reasons:
     """Why the policy in a file decides so; by Casbin's lines without what to change."""
     if path.suffix != ".csv":
-        return reasons_by_rules(_text(path), question)
+        return await reasons_by_rules(_text(path), question)
     policy = policy_in(path)
     try:
         return await reasons(policy, question)
@@ -190,8 +190,11 @@ def _app(name: str) -> App:
     sys.path.insert(0, "")
     try:
         found: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"no app {name!r}: {error}", hint="name it as `package.module:attribute`") from error
+    except RingwallError:
+        raise
+    except Exception as error:  # an app's module is anybody's code
+        what = f"{type(error).__name__}: {error}"
+        raise ConfigurationError(f"no app {name!r}: {what}", hint="name it as `package.module:attribute`") from error
     finally:
         sys.path.remove("")
     if not isinstance(found, App):

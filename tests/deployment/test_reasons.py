@@ -30,8 +30,12 @@ ask doc:* call tool:book because "a document may not book"
 BO, EVE, ANA = (Principal(f"user:{name}", "acme") for name in ("bo", "eve", "ana"))
 
 
+def why_by(text: str, question: Question) -> Reasons:
+    return asyncio.run(reasons_by_rules(text, question))
+
+
 def why(who: Principal, action: str, resource: str, *sources: str) -> Reasons:
-    return reasons_by_rules(BISTRO, Question(who, action, resource, sources))
+    return why_by(BISTRO, Question(who, action, resource, sources))
 
 
 def test_the_rule_is_named_with_the_way_to_it_and_what_it_overrules() -> None:
@@ -87,7 +91,7 @@ def test_reasons_are_the_policys_own_and_every_change_allows_what_was_asked(
     lines: list[str], question: Question
 ) -> None:
     text = "\n".join(lines)
-    found = reasons_by_rules(text, question)
+    found = why_by(text, question)
     assert found.decision == decide(text, question)
     if found.decision:
         assert (found.changes, found.in_the_way) == ((), ())
@@ -102,7 +106,7 @@ def test_no_role_that_would_do_opens_less_than_the_one_that_is_named(lines: list
     text, who = "\n".join(lines), question.principal
     assume(not decide(text, question) and not question.sources)
     end = f" in {who.tenant}" if who.tenant else ""
-    roles = {change.line: change for change in reasons_by_rules(text, question).changes if change.kind == "add a role"}
+    roles = {change.line: change for change in why_by(text, question).changes if change.kind == "add a role"}
     would_do = {}
     for role in ROLES:
         line = f"member {who.id} role:{role}{end}"
@@ -121,7 +125,7 @@ def test_a_line_is_named_to_be_removed_whenever_there_is_one_that_would_do(
     text = "\n".join(lines)
     assume(not decide(text, question))
     would_do = {n for n in range(1, len(lines) + 1) if decide(without(text, n), question)}
-    named = {change.number for change in reasons_by_rules(text, question).changes if change.number}
+    named = {change.number for change in why_by(text, question).changes if change.number}
     assert named <= would_do
     assert bool(named) is bool(would_do)
 
@@ -130,7 +134,7 @@ def test_a_line_is_named_to_be_removed_whenever_there_is_one_that_would_do(
 @given(TEXTS, QUESTIONS)
 def test_whatever_else_a_change_opens_is_told(lines: list[str], question: Question) -> None:
     text = "\n".join(lines)
-    for change in reasons_by_rules(text, question).changes:
+    for change in why_by(text, question).changes:
         changed = change.applied_to(text)
         new_line = f"rules:{len(changed.splitlines())}" if not change.number else ""
         for who in everybody(question.principal):

@@ -8,16 +8,20 @@ does not, and then the one that opens more after the one that opens less.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
 
-from ringwall.deployment.base import Verdict
+from ringwall.deployment.base import Decision, Policy, Verdict
 from ringwall.deployment.holders import Holders
 from ringwall.deployment.rules import Rules, Statement, read_statements
 from ringwall.deployment.ruleset import ANY, Holding, Rule, RuleSet, matches, overlap, rank
 from ringwall.errors import BadPolicy
-from ringwall.principal import Grant, Principal
+from ringwall.principal import Grant, Grants, Principal
+
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class ChangeKind(StrEnum):
@@ -60,8 +64,8 @@ class Change:
 _Scope = tuple[str, str, str, str | None]
 
 
-class Book:
-    """Rules to look things up in. Raises `BadPolicy`."""
+class Book(Policy):
+    """Rules that decide, and to look things up in. Raises `BadPolicy`."""
 
     def __init__(self, rules: str | Iterable[str]) -> None:
         statements = read_statements(rules)
@@ -74,6 +78,18 @@ class Book:
             self.by_subject[ranked.rule.subject].append(ranked.rule)
             self._by_scope[_scope(ranked.rule)].append(ranked.rule)
         self._lines = {id(statement.says): statement for statement in statements}
+
+    async def decide(
+        self, principal: Principal, action: str, resource: str, context: Mapping[str, str] = _NOTHING
+    ) -> Decision:
+        return self.index.decide(principal, action, resource)
+
+    async def grants(self, principal: Principal) -> Grants:
+        return self.index.grants(principal)
+
+    @property
+    def version(self) -> str:
+        return self.index.version
 
     def line_of(self, says: Rule | Holding) -> Statement:
         return self._lines[id(says)]

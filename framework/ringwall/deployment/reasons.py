@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
-from ringwall.deployment.base import Decision, Policy, Verdict
+from ringwall.deployment.base import Decision, Policy
 from ringwall.deployment.changes import Book, Change, changes_for
 from ringwall.deployment.expectations import Question
 from ringwall.deployment.gates import source_principal
@@ -59,22 +58,19 @@ async def reasons(policy: Policy, question: Question) -> Reasons:
     return Reasons(await question.put_to(policy), tuple(parts))
 
 
-def reasons_by_rules(rules: str | Iterable[str], question: Question) -> Reasons:
+async def reasons_by_rules(rules: str | Iterable[str], question: Question) -> Reasons:
     """Why these rules decide so, with the lines and what to change. Raises `BadPolicy`."""
     book = Book(rules)
     whole = [(who, _part(book, who, question)) for who in _all_parts(question)]
     objecting = [(who, part) for who, part in whole if not part.decision]
     parts = tuple(part for _, part in whole)
-    decision = min((part.decision for part in parts), key=lambda decision: _STRICTEST[decision.verdict])
+    decision = await question.put_to(book)
     if len(objecting) != 1:
         return Reasons(decision, parts, in_the_way=tuple(dict.fromkeys(part.decision.rule for _, part in objecting)))
     (who, part) = objecting[0]
     found = changes_for(book, who, question.action, question.resource, asks=who is question.principal)
     stands = [rule.id for rule in book.applying(who, question.action, question.resource) if rule.verdict != "allow"]
     return Reasons(decision, parts, found, () if found else (*stands,) or (part.decision.rule,))
-
-
-_STRICTEST: Final = {Verdict.DENY: 0, Verdict.ASK: 1, Verdict.ALLOW: 2}
 
 
 def _all_parts(question: Question) -> list[Principal]:

@@ -110,7 +110,7 @@ async def simulate(
 
 _KINDS: Final = frozenset(
     ("run.started", "data.searched", "data.read", "memory.recalled", "flow.allowed", "flow.denied", "run.finished")
-) | {f"call.{phase}" for phase in ("asked", "approved", "started", "refused")}
+) | {f"call.{phase}" for phase in ("asked", "approved", "declassified", "started", "refused")}
 
 
 class _Reading(Inspection):
@@ -151,7 +151,8 @@ class _Replay:
 
     def __init__(self, new: Policy, events: Sequence[Event], before: Mapping[tuple[str, int], str]) -> None:
         self._new, self._events, self._before = new, events, before
-        self._approved: set[str] = set()
+        self._answered: set[str] = set()
+        self._lifted: set[str] = set()
         self.decisions = self.withheld = 0
 
     async def differences(self) -> AsyncIterator[Difference]:
@@ -191,12 +192,15 @@ class _Replay:
             case "flow.allowed" | "flow.denied" | "run.finished" if not body.get("more"):
                 return await self._flow(event, body)
             case "call.approved":
-                self._approved.add(body["call"])
+                self._answered.add(body["call"])
+            case "call.declassified":
+                self._lifted.add(body["call"])
             case "call.asked":
                 return await self._call(event, body, Outcome.ASK, Label.from_json(body["label"]))
-            case "call.started" if body["call"] not in self._approved:
-                return await self._call(event, body, Outcome.ALLOW)
-            case "call.refused" if body["rule"] != "approval":
+            case "call.started" if body["call"] not in self._answered:
+                was = Outcome.ASK if body["rule"].startswith("standing:") else Outcome.ALLOW
+                return await self._call(event, body, was)
+            case "call.refused" if body["rule"] != "approval" and not body["rule"].startswith("guard:"):
                 return await self._call(event, body, Outcome.DENY)
         return None
 
@@ -231,12 +235,22 @@ class _Replay:
             label = Label.from_json(body["carried"]) if "carried" in body else event_label(event)
         tool = f"tool:{body['tool']}"
         receivers = [f"to:{name}" for name in body.get("receivers", ())] or [tool]
+        asker = Asker(self._new, self._who)
         for receiver in receivers:
-            if not label.may_flow_to(await self._new.grants(Principal(receiver, self._who.tenant))):
-                decision = Decision(Verdict.DENY, f"{receiver} may not be told its arguments", "flow")
-                return _decided("call", self._who, tool, was, decision)
-        decision = await caused_by(Asker(self._new, self._who), label.influence, "call", tool)
+            grants = await self._new.grants(Principal(receiver, self._who.tenant))
+            if body["call"] not in self._lifted and not label.may_flow_to(grants):
+                return _decided("call", self._who, tool, was, await _objected(asker, label, tool, receiver))
+        decision = await caused_by(asker, label.influence, "call", tool)
         return _decided("call", self._who, tool, was, decision)
+
+
+async def _objected(asker: Asker, label: Label, tool: str, receiver: str) -> Decision:
+    """What becomes of a call that a receiver may not be told: people are asked if the policy lets them be."""
+    right = await caused_by(asker, label.influence, "declassify", tool)
+    call = await caused_by(asker, label.influence, "call", tool)
+    if Verdict.DENY in (right.verdict, call.verdict):
+        return Decision(Verdict.DENY, f"{receiver} may not be told its arguments", "flow")
+    return Decision(Verdict.ASK, right.reason, right.rule)
 
 
 def _decided(kind: str, who: Principal, what: str, was: Outcome, decision: Decision) -> _Asked:
