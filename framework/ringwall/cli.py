@@ -17,7 +17,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ringwall import audit_commands, health_commands, plugins, policy_commands, prompt_commands
+from ringwall import (
+    approval_commands,
+    audit_commands,
+    health_commands,
+    plugins,
+    policy_commands,
+    prompt_commands,
+)
 from ringwall.data.alike import THRESHOLD
 from ringwall.data.duplicates import Copies, Copy
 from ringwall.deployment.expectations import Question
@@ -35,6 +42,7 @@ from ringwall.schema import JSON, canonical
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 audit = typer.Typer(help="Sign, check, export and explain the journal.", no_args_is_help=True)
 app.add_typer(audit, name="audit")
+app.add_typer(approval_commands.app, name="approvals")
 data = typer.Typer(help="Check and copy a library.", no_args_is_help=True)
 app.add_typer(data, name="data")
 models = typer.Typer(help="Pin, inspect, verify and tune models.", no_args_is_help=True)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringwall import App, Budget, Budgets, Principal, Rate, Rules, RunResult, RunStatus, call
-from ringwall.deployment import InMemoryLedger, Limiter, Spender, Taken
+from ringwall.deployment import Balance, Hold, InMemoryLedger, Limiter, Spender, Taken
 from ringwall.errors import (
     BadReply,
     BudgetReached,
@@ -421,6 +421,38 @@ async def test_a_ledger_that_fails_when_all_is_done_does_not_undo_it() -> None:
     async with app_with(["Hello."], budgets=Budgets([Budget(1, "rounds")], ledger=Forgetless())) as app:
         assert (await app.ask("Hello?", as_=ANA, run="r")).status is RunStatus.DONE
         assert (await app.journal.record("r")).status is RunStatus.DONE
+
+
+class Waiting(InMemoryLedger):
+    """Lets others go first, before and after it does anything."""
+
+    async def reserve(self, hold: Hold) -> str | None:
+        await asyncio.sleep(0)
+        refused = await super().reserve(hold)
+        await asyncio.sleep(0)
+        return refused
+
+    async def settle(self, hold: Hold, spent: Sequence[int]) -> tuple[Balance, ...]:
+        await asyncio.sleep(0)
+        balances = await super().settle(hold, spent)
+        await asyncio.sleep(0)
+        return balances
+
+
+@pytest.mark.parametrize("moment", range(40))
+async def test_a_run_that_is_cancelled_at_any_moment_leaves_nothing_reserved(moment: int) -> None:
+    budget = Budget(10_000, "tokens", per="principal")
+    script: list[Line] = [call("book", table="five"), "Booked."]
+    budgets = Budgets([budget, Budget(9, "calls")], ledger=Waiting())
+    async with app_with(script, tools=[booking_tool([])], budgets=budgets) as app:
+        asking = asyncio.ensure_future(app.ask("Book five.", as_=ANA, run="r"))
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
+        for each, run in ((budget, ""), (budgets.budgets[1], "r")):
+            assert (await spent(app, each, run=run))[1] == 0
 
 
 END: Final = st.sampled_from(["usage", "none", "unavailable", "broken", "cancelled", "left"])

@@ -104,7 +104,9 @@ async def _preview(prepared: PreparedCall, context: CallContext, shown: Label) -
     if change is None:
         return None
     label = change.label if isinstance(change, Change) else None
-    return Preview(str(change)[:_PREVIEW_AT_MOST], shown if label is None else shown | label)
+    return Preview(
+        (str(change) or "nothing would change")[:_PREVIEW_AT_MOST], shown if label is None else shown | label
+    )
 
 
 def is_lapsed(state: CallState, now: float) -> bool:

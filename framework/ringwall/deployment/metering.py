@@ -51,12 +51,12 @@ class Meter:
         return asked
 
     async def settle(self, reserved: Reservation, amounts: Amounts) -> None:
-        """Charge what was used, and of units that nobody knows the use of what was reserved; also while cancelled."""
+        """Charge what was used, and of units that nobody knows the use of what was reserved."""
         if not reserved.budgets:
             return
         pairs = zip(reserved.budgets, reserved.hold.charges, strict=True)
         spent = [amounts.get(budget.unit, charge.amount) for budget, charge in pairs]
-        balances = await to_the_end(self._budgets.ledger.settle(reserved.hold, spent))
+        balances = await self._budgets.ledger.settle(reserved.hold, spent)
         for budget, balance in zip(reserved.budgets, balances, strict=True):
             if balance.spent > budget.scaled:
                 self._tell(budget, balance.spent)
@@ -135,15 +135,17 @@ class Work:
         raise refused  # out here, where it does not carry along what was going on
 
     async def end(self, amounts: Amounts) -> None:
-        """Settle with what was used; a unit that is left out is charged as it was reserved."""
-        took, slice_ = _whole(self._now() - self._began), _whole(self._meter.slice)
+        """Settle with what was used, also while being cancelled; a unit that is left out is charged as reserved."""
+        await to_the_end(self._end(amounts, _whole(self._now() - self._began)))
+
+    async def _end(self, amounts: Amounts, took: int) -> None:
         if self._extending is not None:
             self._extending.cancel()
-            await to_the_end(asyncio.wait({self._extending}))
+            await asyncio.wait({self._extending})
         for number, reserved in enumerate(self._reserved, 1):
-            share = took if number == len(self._reserved) else min(slice_, took)
+            share = took if number == len(self._reserved) else min(_whole(self._meter.slice), took)
             took -= share
-            await to_the_end(self._meter.settle(reserved, {**amounts, "seconds": share}))
+            await self._meter.settle(reserved, {**amounts, "seconds": share})
 
     async def _extend(self) -> None:
         """Reserve the next slice while half of the present one is left, until there is none."""
