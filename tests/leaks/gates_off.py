@@ -102,7 +102,7 @@ async def profile_unlabelled(self: GatedProfiles, principal: Any) -> Any:
     return await self._inner.get(principal)
 
 
-async def all_events(events: Sequence[Event], *_: object) -> list[Event]:
+async def all_events(events: Sequence[Event], *_: object, **__: object) -> list[Event]:
     return list(events)
 
 

@@ -340,12 +340,13 @@ class Life:
         self.rules.replace([RULES, *lines])
 
     async def write(self, name: str, tenant: str, readers: frozenset[str]) -> None:
-        """A document with new words."""
+        """A document with new words; it stays as it was if the embedder may not receive them."""
         word = self.witness.new("doc", readers, tenant)
         self.embedder.tenant = tenant
-        self.documents[f"{tenant}::{name}.md"] = word, tenant
         acl = ACL.of(*readers, tenant=tenant)
-        await self.apps[0].ingest([(f"{name}.md", f"the wine is {word}")], acl, tenant=tenant)
+        report = await self.apps[0].ingest([(f"{name}.md", f"the wine is {word}")], acl, tenant=tenant)
+        if report.passages:
+            self.documents[f"{tenant}::{name}.md"] = word, tenant
 
     async def relabel(self, document: str, readers: frozenset[str]) -> None:
         word, tenant = self.documents[document]

@@ -218,5 +218,8 @@ class ModelProvider(ABC):
         """Who receives the text that is sent here; what it may receive is for the policy to say."""
         return Principal(f"model:{self.info.name}")
 
+    async def forget(self, asker: str) -> None:
+        """Forget what is kept for whoever holds this own grant: replies of a cache. Most keep nothing."""
+
     async def close(self) -> None:
         """Release what the provider holds; called once, by the app that opened it."""

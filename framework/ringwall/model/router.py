@@ -148,6 +148,10 @@ class Router(ModelProvider):
                 async for delta in rest:
                     yield delta
 
+    async def forget(self, asker: str) -> None:
+        for provider in self._all:
+            await provider.forget(asker)
+
     async def close(self) -> None:
         for task in self._shadows:
             task.cancel()
