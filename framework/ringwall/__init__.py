@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ringwall.data.memory import MemoryStore
     from ringwall.deployment.approvals import Approval
     from ringwall.deployment.base import Decision, Policy, Verdict
+    from ringwall.deployment.budgets import Budget, Budgets, Rate
     from ringwall.deployment.journal import InMemoryJournal, Journal, RunStatus
     from ringwall.deployment.rules import Rules
     from ringwall.interface.base import CallContext, Effect, Tool
@@ -29,6 +30,8 @@ _HOMES = {
     "ACL": "principal",
     "App": "app",
     "Approval": "deployment.approvals",
+    "Budget": "deployment.budgets",
+    "Budgets": "deployment.budgets",
     "CallContext": "interface.base",
     "Citation": "turn",
     "Decision": "deployment.base",
@@ -43,6 +46,7 @@ _HOMES = {
     "Policy": "deployment.base",
     "Principal": "principal",
     "PromptTemplate": "personalization.compose",
+    "Rate": "deployment.budgets",
     "Rules": "deployment.rules",
     "RunResult": "app",
     "RunStatus": "deployment.journal",
@@ -61,6 +65,8 @@ __all__ = [
     "PUBLIC",
     "App",
     "Approval",
+    "Budget",
+    "Budgets",
     "CallContext",
     "Citation",
     "Decision",
@@ -74,6 +80,7 @@ __all__ = [
     "Policy",
     "Principal",
     "PromptTemplate",
+    "Rate",
     "Rules",
     "RunResult",
     "RunStatus",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,16 +21,25 @@ from ringwall.data.memory import MemoryStore as InMemoryDocuments
 from ringwall.data.outcome import IngestReport, Refused
 from ringwall.data.receiving import PUBLIC_ONLY, in_tenant_of, receiver_of
 from ringwall.data.workers import Workers
-from ringwall.deployment import approvals
-from ringwall.deployment.approvals import Approval
+from ringwall.deployment.approvals import Approval, questions_for
 from ringwall.deployment.base import Policy
+from ringwall.deployment.budgets import Budget, Budgets, Rate
+from ringwall.deployment.delivery import Delivery
+from ringwall.deployment.desk import ApprovalDesk, Bounds
+from ringwall.deployment.disarm import DISARM, Disarm
 from ringwall.deployment.erasure import Erasure, erase, may_erase
 from ringwall.deployment.explain import Explanation, explain
 from ringwall.deployment.gates import question_label, release
+from ringwall.deployment.guard import Guard
+from ringwall.deployment.guarded import influenced
+from ringwall.deployment.guarding import Guards, RunGuards, guard_question
 from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus, check_run
-from ringwall.deployment.reading import app_of, readable_events
+from ringwall.deployment.limits import StandingRule
+from ringwall.deployment.reading import app_of, readable_events, tell_what_was_done
 from ringwall.deployment.runlog import RunLog
 from ringwall.deployment.sealing import SealedJournal
+from ringwall.deployment.sinks import EventSink
+from ringwall.deployment.standing import Standing
 from ringwall.door import Door
 from ringwall.errors import (
     ActionDenied,
@@ -43,6 +53,7 @@ from ringwall.errors import (
     StepFailed,
     UnknownRun,
 )
+from ringwall.health import HealthReport, examine
 from ringwall.interface.base import Tool
 from ringwall.interface.runner import LocalToolRunner
 from ringwall.label import Labelled
@@ -91,8 +102,11 @@ class App:
     """An assembled application.
 
     `policy` and `model` are required; what is not given is kept in this process's memory. Several models are
-    tried in the order given, each only if it may receive what the run has read. `wiring` is called with the app's
-    `Wiring` to provide what your own steps ask for.
+    tried in the order given, each only if it may receive what the run has read. `guards` inspect and rewrite what
+    passes, in the order given; after them `disarm` makes inert what the user is shown of what others could have
+    shaped (None: it does not). `sinks` are told what happens in each run, and nothing that they may not receive.
+    `wiring` is called with the app's `Wiring` to provide what your own steps ask for. `clock` says the Unix time, in
+    seconds, that bounds approvals.
 
     Raises `MissingDependency` when a step asks for what nobody provides. Use it as a context manager, `with` or
     `async with`: what was passed in is closed with it.
@@ -110,9 +124,14 @@ class App:
         profiles: ProfileStore | None = None,
         memories: MemoryStore | None = None,
         pipeline: Pipeline | None = None,
+        guards: Sequence[Guard] = (),
+        disarm: Disarm | None = DISARM,
         name: str = "app",
         deadline: float = 300.0,
+        budgets: Budgets | Sequence[Budget | Rate] = (),
         wiring: Callable[[Wiring], None] | None = None,
+        sinks: Sequence[EventSink] = (),
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
         self.policy = policy
@@ -121,18 +140,27 @@ class App:
         self.journal = journal or InMemoryJournal()
         self.profiles = profiles or InMemoryProfiles()
         self.memories = memories or InMemoryMemories()
+        self.tools = tuple(tools)
         self.models = (model,) if isinstance(model, ModelProvider) else tuple(model)
         self.pipeline = pipeline or ordinary_pipeline()
-        self._deadline = deadline
+        self.budgets = Budgets(tuple(budgets)) if isinstance(budgets, Sequence) else budgets
+        self._deadline, self._guards, self._disarm = deadline, Guards(guards), disarm
         self._door = Door()
+        self._delivery = Delivery(name, policy, sinks) if sinks else None
+        self._watch = None if self._delivery is None else self._delivery.tell
+        self._clock = clock
+        self.desk = ApprovalDesk(self.journal, self.policy, name, clock=clock, watch=self._watch)
         parts = Parts(
             self.policy,
             self.documents,
             self.profiles,
             self.memories,
-            LocalToolRunner(tools),
+            LocalToolRunner(self.tools),
             self.models,
             self.embeddings,
+            self._guards,
+            disarm,
+            self.budgets if self.budgets.rules else None,
         )
         self._assembly = Assembly(parts, self.pipeline, wiring)
 
@@ -214,34 +242,60 @@ class App:
     # Approving and resuming
 
     async def waiting(self, *, as_: Principal) -> list[Approval]:
-        """The open questions that `as_` may see and answer."""
-        found: list[Approval] = []
-        for record in await self.journal.runs(RunStatus.WAITING):
-            with contextlib.suppress(UnknownRun):  # another app's, in a journal that several share
-                log, _ = await self._restore(record.run)
-                found += await self._answerable(log, as_)
-        return found
+        """The open questions that `as_` may see and answer, each as far as it may be shown."""
+        return await self.desk.waiting(as_)
 
-    async def approve(self, run: str, *, by: Principal, call: str | None = None, note: str = "") -> None:
+    async def approve(
+        self,
+        run: str,
+        *,
+        by: Principal,
+        call: str | Sequence[str] | None = None,
+        note: str = "",
+        standing: StandingRule | None = None,
+    ) -> None:
         """Answer yes to a run's open question: for exactly that call with exactly these arguments, once.
 
-        `call` may be left out when only one is open. Raises `UnknownRun`, `NotWaiting`, `ActionDenied`
-        (nobody approves its own call), `FlowDenied`, and `JournalConflict` when somebody else was quicker.
-        """
-        log, question = await self._question(run, call, by)
-        await approvals.answer(log, question, by, yes=True, note=note)
+        `call` may be left out when only one is open; several are answered together or not at all. With `standing`,
+        which `draft` made, calls within its bounds are let from the next decision on.
 
-    async def deny(self, run: str, *, by: Principal, call: str | None = None, note: str = "") -> None:
+        Raises `UnknownRun`, `NotWaiting` (also when it is too late), `ActionDenied` (nobody approves its own call,
+        unless the rule says so), `FlowDenied`, and `JournalConflict` when somebody else was quicker.
+        """
+        await self.desk.approve(run, by, calls=_named(call), note=note, standing=standing)
+
+    async def deny(self, run: str, *, by: Principal, call: str | Sequence[str] | None = None, note: str = "") -> None:
         """Answer no to a run's open question; the model is told, and the run goes on when it is resumed."""
-        log, question = await self._question(run, call, by)
-        await approvals.answer(log, question, by, yes=False, note=note)
+        await self.desk.deny(run, by, calls=_named(call), note=note)
+
+    async def declassify(self, run: str, *, by: Principal, call: str | None = None, note: str = "") -> None:
+        """Let the arguments of one exact call reach receivers who may not read what they were made from, once.
+
+        For whoever may `declassify` every grant on the lists of readers that are in the way, and may read them.
+        Raises as `approve` does.
+        """
+        await self.desk.declassify(run, by, call=call, note=note)
+
+    async def draft(self, run: str, *, by: Principal, bounds: Bounds, call: str | None = None) -> StandingRule:
+        """The rule that `by` would let stand by a yes within `bounds`: read its `line`, then pass it to `approve`.
+
+        Beyond this run it takes the right to do `standing` to the tool. Raises as `approve` does.
+        """
+        return await self.desk.draft(run, by, bounds, call=call)
+
+    async def standing(self, *, as_: Principal) -> list[Standing]:
+        """The rules that stand, as far as `as_` may manage them."""
+        return await self.desk.standing(as_)
+
+    async def revoke(self, standing: str, *, by: Principal, note: str = "") -> None:
+        """Take back a rule that stands, by its id. Raises `NotWaiting` if there is none that `by` may revoke."""
+        await self.desk.revoke(standing, by, note=note)
 
     async def resolve(
         self, run: str, *, by: Principal, happened: bool, call: str | None = None, result: str = ""
     ) -> None:
         """Say what became of a call in doubt: whether it happened, and what it returned."""
-        log, question = await self._question(run, call, by)
-        await approvals.resolve(log, question, by, happened=happened, result=result)
+        await self.desk.resolve(run, by, happened=happened, call=call, result=result)
 
     async def resume(self, run: str, *, deadline: float | None = None) -> RunResult:
         """Go on with a run that waited, failed, or was interrupted, in this process or another.
@@ -303,6 +357,22 @@ class App:
 
     # Living
 
+    async def health(self, *, seconds: float = 2.0) -> HealthReport:
+        """Look whether each part could do its work now, for so many seconds at most; `ready` sums it up.
+
+        Nothing is asked of a model that costs anything, and the report holds no word of any error.
+        """
+        return await examine(
+            policy=self.policy,
+            journal=self.journal,
+            documents=self.documents,
+            profiles=self.profiles,
+            memories=self.memories,
+            models=self.models,
+            sinks=() if self._delivery is None else self._delivery.states(),
+            seconds=seconds,
+        )
+
     async def close(self) -> None:
         """Close everything that was passed in, in reverse order; what fails to close does not keep the rest open."""
         errors: list[Exception] = []
@@ -313,6 +383,9 @@ class App:
             self.profiles,
             self.memories,
             *self.models,
+            *(() if self._delivery is None else (self._delivery,)),
+            self.budgets,
+            self._guards,
         )
         for part in reversed(parts):
             try:
@@ -362,8 +435,25 @@ class App:
         asked = Labelled(question, question_label(principal))
         tools = None if intent is None else frozenset(intent)
         turn = Turn(run or secrets.token_hex(16), principal, asked, grants, intent=tools)
-        log = RunLog(self.journal, self.policy, turn.run, principal, asked, intent=tools)
+        log = RunLog(self.journal, self.policy, turn.run, principal, asked, intent=tools, watch=self._watch)
+        log.standing, log.clock = self.desk.rules, self._clock
+        if self._guards.questioned:
+            return await self._guarded(log, turn)
         log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
+        return log, turn
+
+    async def _guarded(self, log: RunLog, turn: Turn) -> tuple[RunLog, Turn]:
+        """Begin a run with the question that its guards let pass; one that they refuse is not written down."""
+        text, told, refused = await guard_question(RunGuards(self._guards, log, lambda: (log.question.value,)))
+        log.question = Labelled(text, log.question.label)
+        turn = replace(turn, question=log.question)
+        log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
+        told()
+        if refused is not None:
+            await self._end(
+                log, "run.failed", {"error": type(refused).__name__, "what": str(refused)}, RunStatus.FAILED
+            )
+            raise refused
         return log, turn
 
     async def _execute(
@@ -389,11 +479,12 @@ class App:
         if turn.status is TurnStatus.WAITING:
             log.note("run.waiting", {"calls": [call.id for call in turn.pending]})
             await log.flush(status=RunStatus.WAITING, durable=True)
-            grants = await self.policy.grants(log.principal)
-            shown = [q for q in approvals.open_questions(log) if q.label.may_flow_to(grants)]
-            return RunResult(turn.run, RunStatus.WAITING, waiting=tuple(shown))
+            return RunResult(turn.run, RunStatus.WAITING, waiting=await questions_for(log, log.principal))
+        log.settle()
         await release(log, as_="run.finished")
         await log.flush(status=RunStatus.DONE)
+        if self.budgets.rules:
+            await self.budgets.finished(turn.run, turn.principal)
         return _result(turn)
 
     async def _again(self, log: RunLog, turn: Turn) -> RunResult:
@@ -404,6 +495,7 @@ class App:
 
     async def _end(self, log: RunLog, kind: str, body: dict[str, JSON], status: RunStatus) -> None:
         """Note how a run ended, also while being cancelled; a journal that fails now must not hide why."""
+        log.settle()
         log.note(kind, body)
         with contextlib.suppress(JournalError):
             await asyncio.shield(log.flush(status=status))
@@ -411,11 +503,20 @@ class App:
     async def _shown(self, log: RunLog, error: RingwallError) -> RingwallError:
         """The error as the asking principal may see it: without its text if the run has read what it may not."""
         if log.floor.may_flow_to(await self.policy.grants(log.principal)):
-            return error
+            tell_what_was_done(error, log)
+            return self._inert(error) if influenced(log) else error
         error.what, error.expected, error.hint = "the run failed; what it had read may not be shown to you", "", ""
         error.args = (error.what,)
         error.__cause__ = error.__context__ = error.__traceback__ = None
         error.__notes__ = []
+        return error
+
+    def _inert(self, error: RingwallError) -> RingwallError:
+        """The error with its text disarmed: it may hold what a model wrote."""
+        if self._disarm is not None and self._disarm.touches(str(error)):
+            parts = (error.what, error.expected, error.hint)
+            error.what, error.expected, error.hint = map(self._disarm.disarmed, parts)
+            error.args = (error.what,)
         return error
 
     async def _streamed(self, execute: Callable[[Sink], Awaitable[RunResult]]) -> AsyncGenerator[str | RunResult, None]:
@@ -439,7 +540,10 @@ class App:
             raise UnknownRun(run)
         beginning = fold(events)
         turn = beginning.turn
-        log = RunLog.restore(self.journal, self.policy, turn.principal, turn.question, events, intent=turn.intent)
+        log = RunLog.restore(
+            self.journal, self.policy, turn.principal, turn.question, events, intent=turn.intent, watch=self._watch
+        )
+        log.standing, log.clock = self.desk.rules, self._clock
         return log, beginning
 
     async def _pick_up(self, run: str) -> tuple[RunLog, Beginning, bool]:
@@ -456,28 +560,14 @@ class App:
             beginning = replace(beginning, turn=beginning.turn.evolve(status=TurnStatus.RUNNING))
         return log, beginning, done
 
-    async def _question(self, run: str, call: str | None, by: Principal) -> tuple[RunLog, Approval]:
-        log, _ = await self._restore(run)
-        questions = [q for q in approvals.open_questions(log) if call is None or q.call == call]
-        if not questions:
-            raise NotWaiting(f"run {run!r} has no such open question", hint="see `app.waiting(as_=...)`")
-        if len(questions) > 1:
-            calls = ", ".join(q.call for q in questions)
-            raise InvalidInput(f"run {run!r} has several open questions", expected=f"`call=` one of: {calls}")
-        await approvals.may_answer(self.policy, questions[0], log.principal, by)
-        return log, questions[0]
-
-    async def _answerable(self, log: RunLog, by: Principal) -> list[Approval]:
-        found: list[Approval] = []
-        for question in approvals.open_questions(log):
-            with contextlib.suppress(ActionDenied, FlowDenied):
-                await approvals.may_answer(self.policy, question, log.principal, by)
-                found.append(question)
-        return found
-
 
 class _Closable(Protocol):
     async def close(self) -> None: ...
+
+
+def _named(call: str | Sequence[str] | None) -> Sequence[str]:
+    """The calls that are meant; none: the only one that is open."""
+    return () if call is None else (call,) if isinstance(call, str) else call
 
 
 def _result(turn: Turn) -> RunResult:

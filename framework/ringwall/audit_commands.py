@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
@@ -67,10 +68,20 @@ async def verify(source: Path, keys: Sequence[Path], kept: Path | None) -> None:
         _say("no checkpoints asked for: whether the end was cut off cannot be seen; name a key with --key")
 
 
-async def export(journal: Path) -> None:
+class ExportForm(StrEnum):
+    """How a journal is written out."""
+
+    JSONL = "jsonl"
+    OTEL = "otel"
+
+
+async def export(journal: Path, form: ExportForm) -> None:
     """Write a journal to standard output."""
     async with opened(journal) as opened_journal:
-        writing = Export(sys.stdout.buffer)
+        if form is ExportForm.OTEL:
+            writing = plugins.find("deployment", "otel-export")(sys.stdout)
+        else:
+            writing = Export(sys.stdout.buffer)
         await opened_journal.inspect(writing)
         writing.finish()
 
@@ -84,7 +95,7 @@ async def explained(
     check_run(run, events)
     if is_alias(owner):
         owner, events = await _unsealed(owner, events, keys)
-    rules = _policy(policy)
+    rules = policy_in(policy)
     try:
         return explain(await readable_events(events, owner, rules, as_))
     finally:
@@ -188,7 +199,7 @@ async def _found(held: Journal | ExportedJournal, run: str) -> tuple[str, list[E
     return (await held.record(run)).owner, await held.read(run)
 
 
-def _policy(path: Path | None) -> Policy:
+def policy_in(path: Path | None) -> Policy:
     """The policy in a file; without one nobody holds more than itself, and nobody may audit."""
     if path is None:
         return Rules("")
@@ -234,51 +245,42 @@ def _say(text: str) -> None:
 
 
 def _tree(explanation: Explanation) -> Tree:
-    root = Tree(_plain(f"run {explanation.run}", "bold"))
+    root = Tree(plain(f"run {explanation.run}", "bold"))
     if explanation.asked:
-        root.add(_plain(explanation.asked)).add(_plain(explanation.why, "dim"))
+        root.add(plain(explanation.asked)).add(plain(explanation.why, "dim"))
     if explanation.seen:
-        seen = root.add(_plain("what it was shown, and whom it was shown to", "bold"))
+        seen = root.add(plain("what it was shown, and whom it was shown to", "bold"))
         for each in explanation.seen:
             _add_seen(seen, each)
     for outcome in explanation.outcomes:
         _add_outcome(root, outcome)
     if explanation.erased:
         root.add(
-            _plain(f"{explanation.erased} events were erased; when they happened and of which kind is left", "yellow")
+            plain(f"{explanation.erased} events were erased; when they happened and of which kind is left", "yellow")
         )
     if explanation.withheld:
-        root.add(_plain(f"{explanation.withheld} events are withheld: their labels do not admit you", "yellow"))
+        root.add(plain(f"{explanation.withheld} events are withheld: their labels do not admit you", "yellow"))
     return root
 
 
 def _add_seen(tree: Tree, seen: Seen) -> None:
-    tree.add(_plain(f"{seen.name} {seen.what}")).add(_plain(seen.why, "dim"))
+    tree.add(plain(f"{seen.name} {seen.what}")).add(plain(seen.why, "dim"))
 
 
 def _add_outcome(tree: Tree, outcome: Outcome) -> None:
-    branch = tree.add(_plain(f"{outcome.kind}: {outcome.what}", "bold"))
+    branch = tree.add(plain(f"{outcome.kind}: {outcome.what}", "bold"))
     for why in outcome.why:
-        branch.add(_plain(why))
-    branch.add(_plain(f"could have been shaped by: {', '.join(outcome.sources) or 'nobody'}", "dim"))
-    branch.add(_plain(f"rests on: {', '.join(outcome.rests_on) or 'the question alone'}", "dim"))
+        branch.add(plain(why))
+    branch.add(plain(f"could have been shaped by: {', '.join(outcome.sources) or 'nobody'}", "dim"))
+    branch.add(plain(f"rests on: {', '.join(outcome.rests_on) or 'the question alone'}", "dim"))
 
 
-def _plain(text: str, style: str = "") -> Text:
+def plain(text: str, style: str = "") -> Text:
     """A text as it is, on one line, whoever wrote it: no markup, nothing that steers a terminal."""
     return Text("".join(sign if sign.isprintable() else " " for sign in text), style=style, overflow="fold")
 
 
 __all__ = [
-    "erase_subject",
-    "evidence",
-    "explained",
-    "export",
-    "make_checkpoints",
-    "make_key",
-    "opened",
-    "public_keys",
-    "retain_days",
-    "show",
-    "verify",
-]
+    "ExportForm", "erase_subject", "evidence", "explained", "export", "make_checkpoints", "make_key", "opened", "plain",
+    "policy_in", "public_keys", "retain_days", "show", "verify",
+]  # fmt: skip

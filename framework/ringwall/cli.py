@@ -1,4 +1,4 @@
-"""The command line: `ringwall demo`, `ingest`, `data verify`, `models list`, `audit verify`, `doctor`."""
+"""The command line: `ringwall demo`, `ingest`, `data verify`, `models list`, `audit verify`, `policy check`, ..."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ringwall import audit_commands, plugins
+from ringwall import audit_commands, health_commands, plugins, policy_commands
 from ringwall.data.alike import THRESHOLD
 from ringwall.data.duplicates import Copies, Copy
 from ringwall.errors import RingwallError, UnknownPlugin
@@ -36,6 +36,8 @@ data = typer.Typer(help="Check and copy a library.", no_args_is_help=True)
 app.add_typer(data, name="data")
 models = typer.Typer(help="Pin, inspect, verify and tune models.", no_args_is_help=True)
 app.add_typer(models, name="models")
+policy = typer.Typer(help="Check, test, explain and simulate a policy.", no_args_is_help=True)
+app.add_typer(policy, name="policy")
 
 LIBRARY = Path("library")
 LibraryPath = Annotated[Path, typer.Argument(help="The library's folder.", exists=True, file_okay=False)]
@@ -49,6 +51,9 @@ EvidencePath = Annotated[
 JournalPath = Annotated[Path, typer.Argument(help="The journal's SQLite file.", exists=True, dir_okay=False)]
 KeysPath = Annotated[Path, typer.Option(help="The SQLite file of the keys that the journal is sealed with.")]
 ByWhom = Annotated[str, typer.Option(help="Who erases, as the journal tells it.")]
+PolicyPath = Annotated[
+    Path, typer.Argument(help="Rules, or Casbin's lines in a .csv.", exists=True, dir_okay=False, show_default=False)
+]
 
 
 @app.command()
@@ -257,9 +262,17 @@ def verify(
 
 
 @audit.command("export")
-def export_journal(journal: JournalPath) -> None:
-    """Write a journal to standard output: a line of JSON for each run and event, whoever may read them."""
-    asyncio.run(audit_commands.export(journal))
+def export_journal(
+    journal: JournalPath,
+    form: Annotated[audit_commands.ExportForm, typer.Option("--format", help="What is written.")] = (
+        audit_commands.ExportForm.JSONL
+    ),
+) -> None:
+    """Write a journal to standard output: a line of JSON for each run and event, whoever may read them.
+
+    As `otel` it is the runs as OpenTelemetry traces, in OTLP's JSON, without any contents.
+    """
+    asyncio.run(audit_commands.export(journal, form))
 
 
 @audit.command("explain")
@@ -310,9 +323,42 @@ def retain(
     asyncio.run(audit_commands.retain_days(journal, keys, days, by))
 
 
+@policy.command("check")
+def check_policy(
+    rules: PolicyPath,
+    app_: Annotated[str, typer.Option("--app", help="`package.module:app`: whose tools there are.")] = "",
+    collection: Annotated[list[str], typer.Option(help="A collection that there is, repeated.")] = [],  # noqa: B006
+    role: Annotated[list[str], typer.Option(help="A role that is vouched for, repeated.")] = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Find lines that decide nothing, open too much or name what is not there; exits with 1 if one is to be mended."""
+    findings = policy_commands.checked(rules, app_, collection, role)
+    raise typer.Exit(1 if policy_commands.show_findings(findings, as_json=as_json) else 0)
+
+
+@policy.command("test")
+def try_policy(
+    rules: PolicyPath,
+    tests: Annotated[Path, typer.Argument(help="A file of tests, a line each.", exists=True, dir_okay=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Ask a policy what a file of tests says, and name the lines that came out otherwise; exits with 1 if any."""
+    report, never = asyncio.run(policy_commands.tested(rules, tests))
+    raise typer.Exit(1 if policy_commands.show_report(report, never, as_json=as_json) else 0)
+
+
 @app.command()
-def doctor() -> None:
-    """Show which plugins are known, and whether what each needs is installed."""
+def doctor(
+    of: Annotated[str, typer.Option("--app", metavar="MODULE:NAME", help="Look at an app of yours instead.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show which plugins are known, and whether what each needs is installed.
+
+    With `--app` show how each part of that app is, and exit with 1 if it could not answer now.
+    """
+    if of:
+        health_commands.show(health_commands.examined(of), as_json=as_json)
+        return
     table = Table("ring", "plugin", "state")
     for ring in plugins.RINGS:
         for name in plugins.names(ring):

@@ -15,6 +15,7 @@
     │   └── BadPolicy                    a policy file or rule that cannot be read
     ├── Denied                       the policy's no
     │   ├── FlowDenied                   this receiver may not receive this value
+    │   │   └── GuardRefused                 a guard let the text not pass, or failed
     │   └── ActionDenied                 this action may not be caused by these sources
     ├── ProviderError                the model provider's
     │   ├── ProviderRefused              key, account or request refused; trying again will not help
@@ -23,10 +24,14 @@
     │   └── BadReply                     the reply breaks the protocol or stops in the middle
     ├── StepFailed                   a step of the pipeline raised something that is not in this tree
     ├── LimitReached                 a bound of the run: rounds, deadline, budget
-    ├── StoreError                   a document, memory or profile store could not do it
+    │   ├── BudgetReached                a hard budget has no room for the next thing
+    │   └── RateReached                  too much in too short a time; trying again later will help
+    ├── StoreError                   a document, memory or profile store, or a ledger, could not do it
     └── JournalError                 the journal's
         ├── JournalUnavailable           locked, read-only, full or gone
         ├── JournalConflict              another process went on with this run
+        │   ├── RunHeld                      another process carries this run on, and lives
+        │   └── RunCancelled                 somebody cancelled this run meanwhile
         └── ChainBroken                  an event was changed, removed or put in another order
 
 Each message says what happened, what was expected and the next move.
@@ -35,6 +40,7 @@ Each message says what happened, what was expected and the next move.
 from __future__ import annotations
 
 import copyreg
+from typing import NamedTuple
 
 
 class RingwallError(Exception):
@@ -161,6 +167,15 @@ class FlowDenied(Denied):
     """The receiver lacks a grant that the value's label asks for. The message never says which."""
 
 
+class GuardRefused(FlowDenied):
+    """A guard's no, or a guard that failed: either way nothing passed. The message never holds the text."""
+
+    def __init__(self, guard: str, crossing: str, *, failed: bool = False) -> None:
+        self.guard, self.crossing, self.failed = guard, crossing, failed
+        why = "failed, so nothing passed" if failed else "lets it not pass"
+        super().__init__(f"the guard {guard!r} on the {crossing} {why}", rule=f"guard:{guard}")
+
+
 class ActionDenied(Denied):
     """One of the sources that shaped this call may not cause this action."""
 
@@ -201,14 +216,52 @@ class StepFailed(RingwallError):
     fault = "configuration"
 
 
+class Done(NamedTuple):
+    """A tool call that a run had brought to an end: its status (`done`, `failed`, `refused`) and what it returned."""
+
+    tool: str
+    status: str
+    text: str
+
+
 class LimitReached(RingwallError):
-    """A bound of the run was reached: rounds, deadline or budget. What was done so far is in the journal."""
+    """A bound of the run was reached: rounds, deadline or budget. What was done so far is in the journal.
+
+    `run` is the run, to be resumed once there is room, and `done` what its tools had done, as far as whoever asked
+    may be shown it; both are empty where no run was stopped.
+    """
 
     fault = "limit"
+    run: str = ""
+    done: tuple[Done, ...] = ()
+
+
+class BudgetReached(LimitReached):
+    """A hard budget has no room for what the next thing may take at most; `limit` and `asked` are in its unit.
+
+    What was spent is not told: others may have spent it.
+    """
+
+    def __init__(self, budget: str, *, limit: float, asked: float) -> None:
+        self.budget, self.limit, self.asked = budget, limit, asked
+        super().__init__(
+            f"the budget {budget!r} is used up: {asked:g} more could pass {limit:g}",
+            hint="resume the run when it has room again, or ask for less at once",
+        )
+
+
+class RateReached(LimitReached):
+    """Too much in too short a time: try again after `retry_after` seconds. `budget` names the rates that were asked."""
+
+    def __init__(self, budget: str, retry_after: float) -> None:
+        self.budget, self.retry_after = budget, retry_after
+        super().__init__(
+            f"the rate {budget!r} is used up", hint=f"resume the run in {max(1, round(retry_after))} seconds"
+        )
 
 
 class StoreError(RingwallError):
-    """A store of documents, memories or profiles could not do what it was asked."""
+    """A store of documents, memories or profiles, or a ledger, could not do what it was asked."""
 
     fault = "storage"
 
@@ -225,6 +278,20 @@ class JournalUnavailable(JournalError):
 
 class JournalConflict(JournalError):
     """Another process went on with this run; this one must not."""
+
+
+class RunHeld(JournalConflict):
+    """Another process carries this run on, and lives."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(f"run {run!r} is carried on by another process", hint="wait for it, or cancel the run")
+
+
+class RunCancelled(JournalConflict):
+    """Somebody cancelled this run while it went on; the process that went on with it begins nothing more."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(f"run {run!r} was cancelled", hint="see `app.events(run, as_=...)` for by whom")
 
 
 class ChainBroken(JournalError):

@@ -125,3 +125,6 @@ class Outlet(ABC):
     @abstractmethod
     async def write(self, text: str) -> None:
         """Hand a piece on. Raises `FlowDenied` when the user may not receive what the run has read."""
+
+    async def end(self) -> None:
+        """Say that the text is over: what was held back until all of it was known leaves now."""

@@ -14,6 +14,7 @@ RINGS = (
     "model",
     "model-files",
     "deployment",
+    "guards",
     "personalization",
     "interface",
 )

@@ -9,6 +9,7 @@ from typing import cast
 from ringwall.data.base import Match
 from ringwall.data.retrieve import Trail
 from ringwall.deployment.gates import release
+from ringwall.deployment.guarded import GuardedAnswer
 from ringwall.deployment.journal import Event
 from ringwall.deployment.runlog import RunLog, event_body
 from ringwall.errors import ConfigurationError
@@ -22,6 +23,7 @@ from ringwall.turn import (
     describe_change,
     principal_from_json,
     principal_to_json,
+    shown,
 )
 
 Sink = Callable[[str], Awaitable[None]]
@@ -46,6 +48,11 @@ class Saved(Checkpoint):
     def mark(self, turn: Turn) -> None:
         self._turn = turn
 
+    def words(self) -> tuple[str, ...]:
+        """The user's own words, and after them the passages that were found so far."""
+        turn = self._turn
+        return () if turn is None else (turn.question.value, *[shown(match.chunk) for match in turn.matches])
+
     async def save(self, turn: Turn) -> None:
         self._turn = turn
         await self._log.flush()
@@ -66,17 +73,25 @@ class Saved(Checkpoint):
 class UserOutlet(Outlet):
     """Lets text out to the user once the policy has said that the user may receive all that the run has seen."""
 
-    def __init__(self, log: RunLog, sink: Sink | None) -> None:
-        self._log, self._sink = log, sink
+    def __init__(self, log: RunLog, sink: Sink | None, guarded: GuardedAnswer | None) -> None:
+        self._log, self._sink, self._guarded = log, sink, guarded
         self._settled: Label | None = None
 
     async def write(self, text: str) -> None:
         if self._sink is None:
             return
+        await self._send(text if self._guarded is None else await self._guarded.push(text), self._sink)
+
+    async def end(self) -> None:
+        if self._sink is not None and self._guarded is not None:
+            await self._send(await self._guarded.end(), self._sink)
+
+    async def _send(self, text: str, sink: Sink) -> None:
         if self._settled is not self._log.floor:
             await release(self._log, as_="answer.begun")
             self._settled = self._log.floor
-        await self._sink(text)
+        if text:
+            await sink(text)
 
 
 class RunTrail(Trail):

@@ -6,7 +6,7 @@ Each asks for what it needs in its constructor and does not know that a gate sta
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -102,14 +102,20 @@ class Retrieve:
 
 
 class Compose:
-    """Writes the prompt from the template; a call that was planned already stands at its end."""
+    """Writes the prompt from the template, or from the one that the asker gets; the turn says which.
 
-    def __init__(self, *, template: PromptTemplate = DEFAULT_PROMPT) -> None:
+    A call that was planned already stands at its end.
+    """
+
+    def __init__(self, *, template: PromptTemplate | Callable[[str], PromptTemplate] = DEFAULT_PROMPT) -> None:
         self._template = template
 
     async def __call__(self, turn: Turn) -> Turn:
+        template = self._template
+        if not isinstance(template, PromptTemplate):
+            template = template(turn.principal.own_grant)
         messages = compose(
-            self._template,
+            template,
             turn.question,
             passages=[Labelled(shown(match.chunk), match.chunk.label) for match in turn.matches],
             profile=turn.profile,
@@ -117,7 +123,7 @@ class Compose:
         )
         if turn.pending:
             messages = (*messages, Labelled(_call_message(turn.pending), turn.question.label))
-        return turn.evolve(messages=messages)
+        return turn.evolve(messages=messages, prompt=f"{template.name}@{template.version}")
 
 
 class Agent:
@@ -186,6 +192,8 @@ class Agent:
                     texts.append(delta.text)
                     await self._outlet.write(delta.text)
                 calls.extend(delta.calls)
+        if texts:
+            await self._outlet.end()
         return Reply("".join(texts), tuple(calls))
 
     def _offered(self, turn: Turn) -> tuple[ToolSpec, ...]:

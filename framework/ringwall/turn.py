@@ -82,6 +82,7 @@ class TurnChanges(TypedDict, total=False):
     answer: str
     citations: tuple[Citation, ...]
     status: TurnStatus
+    prompt: str
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,6 +92,7 @@ class Turn:
     `grants` is what the principal held when the run began: steps pass it on to the stores, and the gates
     narrow it to what the principal holds at that moment. `intent` names the tools that the user's own words
     ask for; None when that was not settled. `messages` is the conversation with the model, each with its label.
+    `prompt` is which template they began with, as `name@version`.
     """
 
     run: str
@@ -107,6 +109,7 @@ class Turn:
     answer: str = ""
     citations: tuple[Citation, ...] = ()
     status: TurnStatus = TurnStatus.RUNNING
+    prompt: str = ""
 
     def __repr__(self) -> str:
         """Where the run stands, and nothing that it has read: this ends up in logs and error reports."""
@@ -285,6 +288,7 @@ _CODECS: Final[Mapping[str, _Codec]] = {
         lambda value: tuple(Citation(a, b, c, d, tuple(quotes), page) for a, b, c, d, quotes, page in value),
     ),
     "status": (str, TurnStatus),
+    "prompt": (str, str),
 }
 
 _CHANGEABLE: Final = frozenset((*_CODECS, "messages"))

@@ -25,6 +25,9 @@ MAX_REPEATED: Final = 1000
 _MOST_ITEMS: Final = 8
 """Of a list without a bound: a small model cannot be trusted to end one."""
 
+_FEWEST_CHARS, _MOST_CHARS = 16, 200
+"""Of a string that may be anything, whatever else there is to say."""
+
 _DEEPEST: Final = 3
 """How often what refers to itself is found within itself: a small model cannot be trusted to come out again."""
 
@@ -40,7 +43,7 @@ integer ::= "-"? whole
 number ::= "-"? whole ("." [0-9]{1,6})?
 boolean ::= "true" | "false"
 null ::= "null"
-text ::= "\"" char{0,200} "\""
+text ::= "\"" char{0,MOST} "\""
 plain ::= text | number | boolean | null
 value ::= plain | "[" (plain (", " plain){0,7})? "]" | "{" (text ": " plain (", " text ": " plain){0,7})? "}"
 """
@@ -49,7 +52,8 @@ value ::= plain | "[" (plain (", " plain){0,7})? "]" | "{" (text ": " plain (", 
 def of_schema(schema: JsonSchema, *, max_tokens: int) -> str:
     """The grammar of JSON that fits `schema`.
 
-    A string without a bound gets one, such that all strings together are likely to fit `max_tokens`.
+    A string without a bound gets one, such that all strings together, those of lists included, are likely to fit
+    `max_tokens`.
     Raises `InvalidInput` for what is no schema.
     """
     rules = _Rules(max_tokens, schema)
@@ -83,7 +87,7 @@ class _Rules:
 
     def __init__(self, max_tokens: int, largest: JsonSchema) -> None:
         # A token is four characters of English, but may be one: all strings together get a character for each.
-        self._max_chars = min(max(max_tokens // max(_strings(largest), 1), 16), MAX_REPEATED)
+        self._max_chars = min(max(max_tokens // max(_strings(largest), 1), _FEWEST_CHARS), MAX_REPEATED)
         self._rules: list[str] = []
 
     def of(self, schema: JsonSchema) -> str:
@@ -105,7 +109,8 @@ class _Rules:
 
     def text(self, root: str) -> str:
         named = (f"r{number} ::= {body}" for number, body in enumerate(self._rules))
-        return "\n".join((f"root ::= {root}", *named, _BASIC))
+        basic = _BASIC.replace("MOST", str(min(self._max_chars, _MOST_CHARS)))
+        return "\n".join((f"root ::= {root}", *named, basic))
 
 
 class _Document:
@@ -219,12 +224,18 @@ class _Document:
             return f'"[" {_list(self.rule(item) for item in schema["prefixItems"])} "]"'
         least = schema.get("minItems", 0)
         most = min(schema.get("maxItems", max(least, _MOST_ITEMS)), MAX_REPEATED)
-        found = list(self._possible([schema.get("items", True)])) if most else []
+        found = list(self._items(schema.get("items", True), most)) if most else []
         if not found and not least:
             return '"[]"'
         item = _any(found)
         items = f'{item} (", " {item}){{{max(least - 1, 0)},{most - 1}}}'
         return f'"[" {items} "]"' if least else f'"[" ({items})? "]"'
+
+    def _items(self, schema: Any, most: int) -> Iterator[str]:
+        """The rule of an item, if there can be any: so many of them share the room of one."""
+        room, self._max_chars = self._max_chars, max(self._max_chars // most, _FEWEST_CHARS)
+        yield from self._possible([schema])
+        self._max_chars = room
 
     def _string(self, schema: dict[str, Any]) -> str:
         least = schema.get("minLength", 0)

@@ -2,7 +2,8 @@
 
 from ringwall_sql.documents import SqlDocuments
 from ringwall_sql.journal import SqlJournal
+from ringwall_sql.ledger import SqlLedger
 from ringwall_sql.stores import SqlMemories, SqlProfiles
 from ringwall_sql.upgrading import upgrade
 
-__all__ = ["SqlDocuments", "SqlJournal", "SqlMemories", "SqlProfiles", "upgrade"]
+__all__ = ["SqlDocuments", "SqlJournal", "SqlLedger", "SqlMemories", "SqlProfiles", "upgrade"]

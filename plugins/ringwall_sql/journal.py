@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from ringwall.deployment.journal import Draft, Event, Head, Inspection, Journal, RunRecord, RunStatus, bad
+from ringwall.deployment.journal import Draft, Event, Head, Inspection, Journal, RunRecord, RunStatus, Worker, bad
 from ringwall.errors import ChainBroken, JournalUnavailable, UnknownRun
+from ringwall_sql import leases
 from ringwall_sql.database import BUSY_TIMEOUT, Database, Synchronous, restored, stored
 from ringwall_sql.writer import EVENTS, RUNS, SCHEMA, Append, Start, Writer
 
@@ -62,8 +63,9 @@ class SqlJournal(Journal):
         *,
         status: RunStatus = RunStatus.RUNNING,
         durable: bool = False,
+        worker: Worker | None = None,
     ) -> Head:
-        return await self._writer.write(Start(run, drafts, durable, owner, status))
+        return await self._writer.write(Start(run, drafts, durable, owner, status, worker))
 
     async def append(
         self,
@@ -73,8 +75,12 @@ class SqlJournal(Journal):
         *,
         status: RunStatus | None = None,
         durable: bool = False,
+        worker: Worker | None = None,
     ) -> Head:
-        return await self._writer.write(Append(run, drafts, durable, after, status))
+        work = Append(run, drafts, durable, after, status)
+        if worker is not None:
+            return await self._database.run(lambda: leases.hold(self._database, work, worker))
+        return await self._writer.write(work)
 
     async def read(self, run: str) -> list[Event]:
         query = sa.select(*_EVENT).join(RUNS, RUNS.c.number == EVENTS.c.run)
@@ -95,6 +101,15 @@ class SqlJournal(Journal):
         if status is not None:
             query = query.where(RUNS.c.status == status.value)
         return [_record(row) for row in await self._all(query)]
+
+    async def keep(self, worker: str, seconds: float) -> None:
+        await self._database.run(lambda: leases.keep(self._database, worker, seconds))
+
+    async def workers(self) -> list[str]:
+        return await self._database.run(lambda: leases.alive(self._database))
+
+    async def take(self, worker: Worker, drafts: Sequence[Draft], *, limit: int = 1) -> list[str]:
+        return await self._database.run(lambda: leases.take(self._database, worker, drafts, limit))
 
     async def inspect(self, inspection: Inspection) -> None:
         await self._database.run(lambda: self._inspect(inspection))

@@ -20,6 +20,7 @@ from ringwall.deployment.journal import (
     Head,
     RunRecord,
     RunStatus,
+    Worker,
     chain,
     first_events,
 )
@@ -28,7 +29,7 @@ from ringwall_sql.database import Database, Synchronous, restored, stored
 from ringwall_sql.schema import Schema
 
 TABLES: Final = sa.MetaData()
-SCHEMA: Final = Schema("journal", "0001", TABLES)
+SCHEMA: Final = Schema("journal", "0002", TABLES)
 
 RUNS: Final = sa.Table(
     "runs",
@@ -39,6 +40,15 @@ RUNS: Final = sa.Table(
     sa.Column("status", sa.Text, nullable=False, index=True),
     sa.Column("length", sa.Integer, nullable=False),
     sa.Column("head", sa.Text, nullable=False),
+    sa.Column("worker", sa.Text, nullable=False, server_default=""),  # who carries it on, if anybody does
+    sa.Column("crew", sa.Text, nullable=False, server_default=""),
+)
+
+WORKERS: Final = sa.Table(
+    "workers",
+    TABLES,
+    sa.Column("worker", sa.Text, primary_key=True),
+    sa.Column("until", sa.Double, nullable=False),  # Unix time, by the database's clock
 )
 
 EVENTS: Final = sa.Table(
@@ -61,11 +71,15 @@ _LAST: Final = (
     "SELECT runs.number, events.hash FROM runs "
     "LEFT JOIN events ON events.run = runs.number AND events.seq = 0 ORDER BY runs.number DESC LIMIT 1"
 )
-_PUT_RUNS: Final = (
-    "INSERT INTO runs (number, run, owner, status, length, head) VALUES {rows} ON CONFLICT (number) "
-    "DO UPDATE SET length = excluded.length, head = excluded.head"
+_RUN: Final = ("number", "run", "owner", "status", "length", "head")
+_NEW_RUN: Final = (*_RUN, "worker", "crew")
+_PUT_RUNS: Final = "INSERT INTO runs ({columns}) VALUES {{rows}} ON CONFLICT (number) DO UPDATE SET {changed}"
+_PUT_LENGTHS: Final = _PUT_RUNS.format(
+    columns=", ".join(_RUN), changed="length = excluded.length, head = excluded.head"
 )
-_PUT_STATUSES: Final = _PUT_RUNS + ", status = excluded.status"  # apart, since a status is in an index
+_PUT_STATUSES: Final = _PUT_RUNS.format(  # apart, since a status is in an index
+    columns=", ".join(_NEW_RUN), changed="length = excluded.length, head = excluded.head, status = excluded.status"
+)
 _PUT_EVENTS: Final = "INSERT INTO events (run, seq, kind, at, label, body, previous, hash) VALUES {rows}"
 _LOCK_RUNS: Final = " ORDER BY number FOR UPDATE"
 _LOCK_STARTS: Final = "SELECT pg_advisory_xact_lock(1380535879)"
@@ -84,7 +98,7 @@ class Batch:
     """What one transaction knows and will write.
 
     `runs` are the runs asked about, by id, each with its number; `last` is the newest run's number, and the
-    hash it began with.
+    hash it began with; `workers` are those of the runs that begin.
     """
 
     runs: dict[str, tuple[int, RunRecord]]
@@ -92,6 +106,7 @@ class Batch:
     longer: set[str] = field(default_factory=set)
     other_status: set[str] = field(default_factory=set)
     events: list[tuple[int, Event]] = field(default_factory=list)
+    workers: dict[str, Worker] = field(default_factory=dict)
 
     def put(self, number: int, record: RunRecord, events: Iterable[Event]) -> Head:
         """Note the run's new record and its new events."""
@@ -112,6 +127,7 @@ class Start:
     durable: bool
     owner: str
     status: RunStatus
+    worker: Worker | None
 
     def apply(self, batch: Batch) -> Head:
         """Add to the batch. Raises `JournalConflict`, `InvalidInput`, and leaves it then as it was."""
@@ -120,6 +136,8 @@ class Start:
         number, last_start = batch.last
         events = first_events(self.run, self.owner, self.drafts, last_start)
         batch.last = number + 1, events[0].hash
+        if self.worker is not None:
+            batch.workers[self.run] = self.worker
         record = RunRecord(self.run, self.owner, self.status, len(events), events[-1].hash)
         return batch.put(number + 1, record, events)
 
@@ -246,9 +264,9 @@ class Lane:
         self._always_full = synchronous == "FULL"
         value, lock = ("?", "") if database.on_sqlite else ("%s", _LOCK_RUNS)
         self._find = _statements(_FIND + lock, value)
-        self._put_runs = _statements(_PUT_RUNS, _row(value, RUNS))
-        self._put_statuses = _statements(_PUT_STATUSES, _row(value, RUNS))
-        self._put_events = _statements(_PUT_EVENTS, _row(value, EVENTS))
+        self._put_lengths = _statements(_PUT_LENGTHS, _row(value, len(_RUN)))
+        self._put_statuses = _statements(_PUT_STATUSES, _row(value, len(_NEW_RUN)))
+        self._put_events = _statements(_PUT_EVENTS, _row(value, len(EVENTS.c)))
         self._connection: sa.PoolProxiedConnection | None = None
         self._cursor: Any = None  # the driver's
         self._full = self._always_full
@@ -325,8 +343,10 @@ class Lane:
 
     def _store(self, cursor: Any, batch: Batch) -> None:
         longer = batch.longer - batch.other_status
-        _put(cursor, self._put_statuses, [_run_row(*batch.runs[run]) for run in batch.other_status])
-        _put(cursor, self._put_runs, [_run_row(*batch.runs[run]) for run in longer])
+        nobody = Worker("", "")
+        named = [(*_run_row(*batch.runs[run]), *batch.workers.get(run, nobody)) for run in batch.other_status]
+        _put(cursor, self._put_statuses, named)
+        _put(cursor, self._put_lengths, [_run_row(*batch.runs[run]) for run in longer])
         _put(cursor, self._put_events, [_event_row(number, event) for number, event in batch.events])
 
 
@@ -340,8 +360,8 @@ def _statements(template: str, row: str) -> Mapping[int, str]:
     return {size: template.format(rows=", ".join([row] * size)) for size in _SIZES}
 
 
-def _row(value: str, table: sa.Table) -> str:
-    return f"({', '.join([value] * len(table.c))})"
+def _row(value: str, columns: int) -> str:
+    return f"({', '.join([value] * columns)})"
 
 
 def _apply(work: Start | Append, batch: Batch) -> _Outcome:

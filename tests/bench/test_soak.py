@@ -31,9 +31,11 @@ async def test_the_answer_to_another_is_seen(ask: Ask, answer: Line) -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{"rss_mb": 100 + MAX_GROWTH_MB + 1}, {"threads": 4 + MAX_MORE + 1}, {"descriptors": 9 + MAX_MORE + 1}]
+    "more", [{"held_mb": 100 + MAX_GROWTH_MB + 1}, {"threads": 4 + MAX_MORE + 1}, {"descriptors": 9 + MAX_MORE + 1}]
 )
 def test_growth_beyond_its_bound_is_seen(more: dict[str, int]) -> None:
-    first = Figures(seconds=1, rss_mb=100, threads=4, descriptors=9, running=0, waiting=0, kept=5, cells_used=900)
+    first = Figures(
+        seconds=1, rss_mb=130, held_mb=100, threads=4, descriptors=9, running=0, waiting=0, kept=5, cells_used=900
+    )
     assert growth(first, first) == []
     assert len(growth(first, replace(first, **more))) == 1

@@ -15,6 +15,7 @@ import asyncio
 import importlib
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -165,15 +166,18 @@ def main() -> None:
     bfcl, short = Bfcl(arguments.folder), []
     for category in CATEGORIES:
         questions = bfcl.questions(category, arguments.limit)
-        answers = {name: call(questions, arguments.threads) for name, call in CALLERS.items()}
-        right = {name: accuracy(bfcl, category, questions, each) for name, each in answers.items()}
-        fit = fitting(questions, answers["ringwall"])
-        told = {"figure": category, "questions": len(questions), "accuracy": right, "fit_their_schema": fit}
-        print(json.dumps(told), flush=True)
+        right: dict[str, float] = {}
+        for name, call in CALLERS.items():
+            began = time.monotonic()
+            answers = call(questions, arguments.threads)
+            right[name] = accuracy(bfcl, category, questions, answers)
+            fit = fitting(questions, answers)
+            told = {"figure": category, "caller": name, "questions": len(questions), "accuracy": right[name]}
+            print(json.dumps({**told, "fit": fit, "seconds": round(time.monotonic() - began)}), flush=True)
+            if call is ringwall and fit < len(questions):
+                short.append(f"{category}: calls that do not fit their schema")
         if right["ringwall"] < max(right.values()):
             short.append(f"{category}: a peer is right more often")
-        if fit < len(questions):
-            short.append(f"{category}: calls that do not fit their schema")
     print(json.dumps({"verdict": "short" if short else "met", "missed": short}))
     sys.exit(1 if short else 0)
 

@@ -154,3 +154,19 @@ def test_a_mistake_is_one_line(audit: Audit, words: tuple[str, ...], status: int
     got, _, err = audit(*words)
     assert (got, said in err) == (status, True)
     assert status == 2 or err.count("\n") == 1
+
+
+def test_a_journal_is_written_out_as_traces_without_contents(audit: Audit) -> None:
+    status, out, _ = audit("export", "journal.db", "--format", "otel")
+    assert status == 0
+    batches = [json.loads(line) for line in out.splitlines()]
+    scopes = [scope for batch in batches for each in batch["resourceSpans"] for scope in each["scopeSpans"]]
+    names = [span["name"] for scope in scopes for span in scope["spans"]]
+    assert names.count("invoke_workflow app") == 2
+    assert "wine" not in out
+
+
+def test_a_form_that_is_none_is_refused_by_name(audit: Audit) -> None:
+    status, _, err = audit("export", "journal.db", "--format", "xml")
+    assert status == 2
+    assert "xml" in err

@@ -10,7 +10,7 @@ from unittest.mock import patch
 from ringwall import app, run
 from ringwall.app import App
 from ringwall.data.base import Chunk, Match
-from ringwall.deployment import approvals, gates, reading
+from ringwall.deployment import desk, gates, reading
 from ringwall.deployment.gates import GatedMemories, GatedModel, GatedProfiles, GatedStore
 from ringwall.deployment.journal import Event, RunStatus
 from ringwall.deployment.runlog import RunLog
@@ -18,7 +18,9 @@ from ringwall.deployment.toolgate import GatedTools
 from ringwall.label import BOTTOM, Label, join
 from ringwall.model.cache import CachedModel
 from ringwall.personalization.base import Memory
+from ringwall.personalization.memory import InMemoryMemories, InMemoryProfiles
 from ringwall.principal import ACL
+from ringwall_audit import AesSealer
 from tests.leaks.life import CLUBS, TENANTS
 
 Off = Callable[[], AbstractContextManager[object]]
@@ -45,8 +47,12 @@ async def nothing(*_: object, **__: object) -> None:
     """In place of a check."""
 
 
-async def no_objection(*_: object, **__: object) -> str:
-    return ""
+async def no_objection(*_: object, **__: object) -> list[object]:
+    return []
+
+
+async def counts_for_the_first(*_: object, **__: object) -> tuple[int, ...]:
+    return (0,)
 
 
 async def yes(*_: object, **__: object) -> bool:
@@ -73,6 +79,11 @@ async def search_as_it_was(self: GatedStore, query: Any, readable: Any, k: int) 
 async def search_unlabelled(self: GatedStore, query: Any, readable: Any, k: int) -> list[Match]:
     allowed = readable & await self._log.policy.grants(self._log.principal)
     return [public(match) for match in await self._inner.search(query, allowed, k)]
+
+
+async def get_unlabelled(self: GatedStore, ids: Sequence[str], readable: Any) -> list[Chunk]:
+    allowed = readable & await self._log.policy.grants(self._log.principal)
+    return [public(Match(chunk, 0.0)).chunk for chunk in await self._inner.get(ids, allowed)]
 
 
 def public(match: Match) -> Match:
@@ -144,19 +155,24 @@ OFF: Final[dict[str, Off]] = {
     "an embedder receives anything": without(gates, "may_flow", yes),
     "search reads for everybody": without(GatedStore, "search", search_everything),
     "search reads by what was held": without(GatedStore, "search", search_as_it_was),
-    "passages have no readers": without(GatedStore, "search", search_unlabelled),
+    "passages have no readers": all_of(
+        without(GatedStore, "search", search_unlabelled), without(GatedStore, "get", get_unlabelled)
+    ),
     "recall reads for everybody": without(GatedMemories, "recall", recall_everything),
     "memories lose their labels when recalled": without(GatedMemories, "recall", recall_unlabelled),
     "memories lose their labels when kept": without(GatedMemories, "add", keep_as_given),
     "profiles have no readers": without(GatedProfiles, "get", profile_unlabelled),
-    "tools receive anything": without(GatedTools, "_flow_objection", no_objection),
+    "tools receive anything": without(GatedTools, "_flow_objections", no_objection),
     "results have no readers": without(
         GatedTools, "_result_label", label_without_secrecy(GatedTools._result_label)  # noqa: SLF001
     ),
-    "approvers are shown anything": without(approvals, "may_answer", nothing),
+    "approvers are shown anything": without(desk, "may_answer", counts_for_the_first),
     "events are read by anybody": without(app, "readable_events", all_events),
     "events have no readers": without(reading, "event_label", lambda event: BOTTOM),
     "a resumed run has read nothing": without(RunLog, "restore", restored_without_floor(RunLog.restore)),
     "questions are for everybody": without(app, "question_label", question_of_everybody),
+    "keys are not destroyed": without(AesSealer, "destroy", nothing),
+    "memories are not forgotten": without(InMemoryMemories, "forget", nothing),
+    "profiles are not forgotten": without(InMemoryProfiles, "forget", nothing),
     "the cache looks at the question alone": without(CachedModel, "_key", key_of_the_question),
 }  # fmt: skip

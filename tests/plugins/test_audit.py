@@ -119,6 +119,9 @@ def forged(runs: list[Run], rng: random.Random) -> list[Run]:
     return rechained(runs)
 
 
+RECORD = "number, run, owner, status, length, head"
+
+
 class Tables:
     """A journal in SQLite, behind its back."""
 
@@ -128,8 +131,8 @@ class Tables:
         self._events = self._rows("events")
 
     def _rows(self, table: str) -> list[tuple[object, ...]]:
-        order = "number" if table == "runs" else "run, seq"
-        return self.database.execute(f"SELECT * FROM {table} ORDER BY {order}").fetchall()
+        columns, order = (RECORD, "number") if table == "runs" else ("*", "run, seq")
+        return self.database.execute(f"SELECT {columns} FROM {table} ORDER BY {order}").fetchall()
 
     def restore(self) -> None:
         self._put(self._records, self._events)
@@ -138,7 +141,7 @@ class Tables:
         with self.transaction() as database:
             database.execute("DELETE FROM runs")
             database.execute("DELETE FROM events")
-            database.executemany("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?)", records)
+            database.executemany(f"INSERT INTO runs ({RECORD}) VALUES (?, ?, ?, ?, ?, ?)", records)
             database.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", events)
 
     @contextmanager

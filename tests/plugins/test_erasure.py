@@ -15,6 +15,7 @@ import pytest
 from ringwall import App, InMemoryJournal, Label, Principal, Rules, RunStatus, ScriptedModel, call, cli, tool
 from ringwall.deployment.checkpoints import checkpoint, verify
 from ringwall.deployment.erasure import retain
+from ringwall.deployment.journal import Draft
 from ringwall.deployment.runlog import event_body
 from ringwall.deployment.sealing import SealedJournal
 from ringwall.errors import ActionDenied, ConfigurationError, InvalidInput, JournalConflict, RunErased, UnknownRun
@@ -299,6 +300,13 @@ async def test_runs_are_erased_when_the_days_they_began_on_are_long_over(scene: 
     assert await left() == []
     with pytest.raises(InvalidInput):
         await retain(scene.journal, -1, by="timer")
+
+
+async def test_rules_that_stand_are_no_runs_that_grow_old(scene: Scene) -> None:
+    await scene.journal.start("standing:app", "ringwall:standing", [Draft("rule.granted", "{}")])
+    scene.days.today += 1000
+    assert (await retain(scene.journal, 1, by="timer", now=scene.days)).runs == 0
+    assert (await scene.journal.read("standing:app"))[0].body == "{}"
 
 
 # From the command line

@@ -216,6 +216,15 @@ def test_no_schema_makes_anything_but_a_grammar_or_a_callers_mistake(schema: Jso
         assert "root ::=" in of_schema(schema, max_tokens=32)
 
 
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_list_of_strings_gets_to_its_end_however_wild_the_sampling(llama: LlamaCpp, seed: int) -> None:
+    tags: JsonSchema = {"type": "array", "items": {"type": "string"}, "minItems": 6}
+    schema: JsonSchema = {"type": "object", "properties": {"tags": tags}, "required": ["tags"]}
+    sampling = Sampling(temperature=2.0, max_tokens=300, seed=seed)
+    answer = await collect(llama.stream(ModelRequest((HumanMessage("Tag it."),), schema=schema, sampling=sampling)))
+    assert len(json.loads(answer.text)["tags"]) >= 6
+
+
 async def test_a_schema_that_refers_to_itself_has_replies_too(llama: LlamaCpp) -> None:
     branch: JsonSchema = {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/tree"}]}
     tree: JsonSchema = {"type": "object", "properties": {"leaf": branch}, "required": ["leaf"]}

@@ -12,7 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from ringwall.principal import Grants, Principal
+from ringwall.principal import Grant, Grants, Principal
 
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -26,16 +26,43 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """How people are asked, where a rule says `ASK`: as written here unless it says otherwise.
+
+    - `of`: an approver holds one of these grants (written without a tenant); none: whoever may approve the tool.
+    - `people`: so many different ones must say yes.
+    - `asker`: whether the one who asked may be one of them; without it nobody answers its own question.
+    - `within`: seconds in which a question is answered, and after that a yes is used; 0: no end.
+    - `then`: grants whose holders may answer too, `after` so many seconds; with `only`, they alone from then on.
+    """
+
+    of: frozenset[Grant] = frozenset()
+    people: int = 1
+    asker: bool = False
+    within: float = 0.0
+    then: frozenset[Grant] = frozenset()
+    after: float = 0.0
+    only: bool = False
+
+
+ORDINARY: Final = Terms()
+"""One person who may approve the tool, never the one who asked, at any time."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """An answer of a policy: a value, written down whichever way it went.
 
     `rule` is the id of the rule that decided, `default` when none matched. Truth is permission:
-    only `ALLOW` is true.
+    only `ALLOW` is true. `terms` matter where the verdict is `ASK`; `also` are other rules that ask about the same
+    call because of other sources: each wants its own yes.
     """
 
     verdict: Verdict
     reason: str
     rule: str = "default"
+    terms: Terms = ORDINARY
+    also: tuple[Decision, ...] = ()
 
     def __bool__(self) -> bool:
         return self.verdict is Verdict.ALLOW
@@ -82,4 +109,4 @@ class Policy(ABC):
         """Release what the policy holds; called once, by the app that opened it."""
 
 
-__all__ = ["Decision", "Policy", "Verdict"]
+__all__ = ["ORDINARY", "Decision", "Policy", "Terms", "Verdict"]

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from ringwall.deployment.base import Policy
-from ringwall.deployment.journal import Draft, Head, RunRecord, RunStatus
+from ringwall.deployment.journal import CARRIED, Draft, Head, RunRecord, RunStatus
 from ringwall.deployment.runlog import event_body
 from ringwall.deployment.sealing import SealedJournal, is_alias
 from ringwall.errors import ActionDenied, InvalidInput, JournalConflict
@@ -23,7 +23,10 @@ from ringwall.schema import JSON, dumps
 
 OWNER: Final = "service:erasure"
 DAY: Final = 86400.0
-_OPEN: Final = (RunStatus.RUNNING, RunStatus.WAITING)
+_APP: Final = "ringwall:"
+"""How the owners of an app's own runs begin: rules that stand are in force, however old they are."""
+
+_OPEN: Final = (*CARRIED, RunStatus.WAITING)
 
 Forget = Callable[[], Awaitable[None]]
 """Makes something forget; may be called again."""
@@ -66,11 +69,14 @@ async def erase(journal: SealedJournal, subject: str, *, by: str, forget: Sequen
 async def retain(journal: SealedJournal, days: float, *, by: str, now: Callable[[], float] = time.time) -> Erasure:
     """Erase the runs that began on days which ended longer ago than this, whosever they are.
 
-    Profiles and memories are not touched. Raises `InvalidInput` for a negative number, and what the journal raises.
+    Profiles, memories and standing rules are not touched. Raises `InvalidInput` for a negative number, and what the
+    journal raises.
     """
     if not days >= 0:
         raise InvalidInput(f"runs cannot be retained for {days} days", expected="a number of days, 0 or more")
-    aliases = await journal.sealer.held(before=now() - days * DAY)
+    held = await journal.sealer.held(before=now() - days * DAY)
+    subjects = await journal.sealer.subjects(held)
+    aliases = [alias for alias in held if not subjects.get(alias, "").startswith(_APP)]
     return await _erase(journal, aliases, None, by, ())
 
 

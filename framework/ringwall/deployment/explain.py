@@ -163,8 +163,13 @@ class _Telling:
             case "asked":
                 told = f"a person had to be asked by {body['rule']}: {body['reason']}"
                 call = replace(call, sources=_sources(Label.from_json(body["label"])))
-            case "approved" | "declined":
+            case "approved" | "declined" | "declassified":
                 told = f"{phase} by {body['by']}" + (f": {body['note']}" if body.get("note") else "")
+                told += f"; lets stand: {body['standing']}" if body.get("standing") else ""
+            case "expired":
+                told = "nobody answered in time"
+            case "previewed":
+                return
             case "started":
                 again = call.why and call.why[-1].startswith("approved")
                 told = "started, as approved" if again else f"allowed by {body['rule']}: {body['reason']}"

@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from ringwall.data.base import Chunk, DocumentStore, Match, Query
 from ringwall.data.receiving import in_tenant_of
-from ringwall.deployment.base import Decision, Verdict
+from ringwall.deployment.base import Decision, Policy, Verdict
 from ringwall.deployment.runlog import RunLog
 from ringwall.errors import ActionDenied, FlowDenied, StoreError
 from ringwall.label import Label, Source, join
@@ -214,21 +214,44 @@ def _own(log: RunLog, principal: Principal) -> None:
         raise FlowDenied("a run touches the profile and memories of its own principal only")
 
 
-async def caused_by(log: RunLog, sources: Iterable[Source], action: str, resource: str) -> Decision:
+class OnBehalf(Protocol):
+    """Whose run asks, and which policy."""
+
+    @property
+    def policy(self) -> Policy: ...
+
+    @property
+    def principal(self) -> Principal: ...
+
+
+async def caused_by(
+    log: OnBehalf, sources: Iterable[Source], action: str, resource: str, *, policy: Policy | None = None
+) -> Decision:
     """Ask for each source whether it may cause the action; the strictest answer counts.
+
+    Several rules that ask each want their own yes. `policy` stands in for that of the run.
 
     The run's principal answers for its own words; any other source is asked about by its name
     (`doc:menu.md`, `web:example.org`).
     """
-    principal, strictest = log.principal, None
+    principal, strictest, policy = log.principal, None, policy or log.policy
     for source in sorted(sources):  # in one order, so that the same run gives the same reason
         who = principal if source == principal.id else source_principal(source, principal.tenant)
-        decision = await log.policy.decide(who, action, resource)
+        decision = await policy.decide(who, action, resource)
         if decision.verdict is Verdict.DENY:
             return decision
-        if strictest is None or decision.verdict is Verdict.ASK:
+        if strictest is None:
             strictest = decision
+        elif decision.verdict is Verdict.ASK:
+            strictest = decision if strictest.verdict is Verdict.ALLOW else _both(strictest, decision)
     return Decision.no_rule("nobody", action, resource) if strictest is None else strictest
+
+
+def _both(earlier: Decision, later: Decision) -> Decision:
+    """Two rules that ask about one call: the later one decides, and the earlier one asks as well."""
+    if later in (replace(earlier, also=()), *earlier.also):
+        return earlier
+    return replace(later, also=(*earlier.also, replace(earlier, also=())))
 
 
 def source_principal(source: Source, tenant: str) -> Principal:

@@ -13,12 +13,15 @@ records (`RunRecord`) for `verify`.
 from __future__ import annotations
 
 import hashlib
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from functools import partial
+from itertools import islice
 from typing import Final, NamedTuple, NoReturn
 
-from ringwall.errors import ChainBroken, InvalidInput, JournalConflict, UnknownRun
+from ringwall.errors import ChainBroken, InvalidInput, JournalConflict, RunHeld, UnknownRun
 from ringwall.schema import digest
 
 GENESIS: Final = "0" * 64
@@ -33,6 +36,12 @@ class RunStatus(StrEnum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    CANCELLING = "cancelling"
+    """Somebody said stop: nothing more is begun, and what was done is being undone."""
+
+
+CARRIED: Final = (RunStatus.RUNNING, RunStatus.CANCELLING)
+"""The runs that a worker carries on, unless it died."""
 
 
 class Draft(NamedTuple):
@@ -106,6 +115,13 @@ class RunRecord(NamedTuple):
     head: str
 
 
+class Worker(NamedTuple):
+    """Who carries runs on: a process of an app. Those of one `crew` can take up each other's runs."""
+
+    id: str
+    crew: str
+
+
 class Head(NamedTuple):
     """The end of a run's chain: the number the next event gets, and the hash it is chained to."""
 
@@ -135,8 +151,9 @@ class Journal(ABC):
         *,
         status: RunStatus = RunStatus.RUNNING,
         durable: bool = False,
+        worker: Worker | None = None,
     ) -> Head:
-        """Begin a run with its first events.
+        """Begin a run with its first events, carried on by `worker`.
 
         Raises `JournalConflict` if it exists, `InvalidInput` without drafts.
         """
@@ -150,10 +167,12 @@ class Journal(ABC):
         *,
         status: RunStatus | None = None,
         durable: bool = False,
+        worker: Worker | None = None,
     ) -> Head:
         """Append events right after `after`, set the run's status if given, and return the new end.
 
         Without drafts the end stays where it is, so that nothing is claimed: two callers may both succeed.
+        With a `worker` the run is its from here on; `RunHeld` if another one carries it on, and lives.
         Raises `UnknownRun`, `JournalConflict`.
         """
 
@@ -168,6 +187,27 @@ class Journal(ABC):
     @abstractmethod
     async def runs(self, status: RunStatus | None = None) -> list[RunRecord]:
         """Return all runs, or those of one status, in the order they began."""
+
+    # Who carries a run on. A run changes hands with an event, so that whoever had it before comes second from then on.
+
+    async def keep(self, worker: str, seconds: float) -> None:
+        """Take it that a worker lives for so many seconds more; 0: that it is dead.
+
+        Called from a thread and an event loop of its own. A journal that keeps nothing between its processes need
+        not tell the living from the dead.
+        """
+
+    async def workers(self) -> list[str]:
+        """Return the ids of the workers that are taken to live."""
+        return []
+
+    async def take(self, worker: Worker, drafts: Sequence[Draft], *, limit: int = 1) -> list[str]:
+        """Give `worker` up to `limit` runs of its crew whose worker is dead, oldest first, and append drafts to each.
+
+        Each goes to one taker only, and who asks meanwhile gets others. Returns their ids. Raises `InvalidInput`
+        without drafts.
+        """
+        return []
 
     async def inspect(self, inspection: Inspection) -> None:
         """Hand every run with its events to `inspection`, in the order they began.
@@ -276,6 +316,8 @@ class InMemoryJournal(Journal):
         self._events: dict[str, list[Event]] = {}
         self._records: dict[str, RunRecord] = {}
         self._last_start = GENESIS
+        self._carried: dict[str, Worker] = {}
+        self._alive: dict[str, float] = {}
 
     async def start(
         self,
@@ -285,6 +327,7 @@ class InMemoryJournal(Journal):
         *,
         status: RunStatus = RunStatus.RUNNING,
         durable: bool = False,
+        worker: Worker | None = None,
     ) -> Head:
         if run in self._events:
             raise JournalConflict(f"run {run!r} exists already", hint="resume it, or choose another id")
@@ -293,6 +336,8 @@ class InMemoryJournal(Journal):
         self._events[run] = events
         head = Head(len(events), events[-1].hash)
         self._records[run] = RunRecord(run, owner, status, head.length, head.hash)
+        if worker is not None:
+            self._carried[run] = worker
         return head
 
     async def append(
@@ -303,12 +348,18 @@ class InMemoryJournal(Journal):
         *,
         status: RunStatus | None = None,
         durable: bool = False,
+        worker: Worker | None = None,
     ) -> Head:
         record = self._records.get(run)
         if record is None:
             raise UnknownRun(run)
         if record[-2:] != after:
             raise JournalConflict(f"run {run!r} went on elsewhere", hint="read it again before acting")
+        if worker is not None:
+            holder = self._carried.get(run, worker)
+            if holder.id != worker.id and record.status in CARRIED and self._lives(holder):
+                raise RunHeld(run)
+            self._carried[run] = worker
         events = chain(run, drafts, seq=after.length, previous=after.hash)
         self._events[run].extend(events)
         head = Head(after.length + len(events), events[-1].hash) if events else after
@@ -327,3 +378,24 @@ class InMemoryJournal(Journal):
 
     async def runs(self, status: RunStatus | None = None) -> list[RunRecord]:
         return [r for r in self._records.values() if status is None or r.status is status]
+
+    async def keep(self, worker: str, seconds: float) -> None:
+        self._alive[worker] = time.monotonic() + seconds
+
+    async def workers(self) -> list[str]:
+        return [worker for worker, until in self._alive.items() if until > time.monotonic()]
+
+    async def take(self, worker: Worker, drafts: Sequence[Draft], *, limit: int = 1) -> list[str]:
+        taken = list(islice(filter(partial(self._may_take, worker), self._carried), limit))
+        for run in taken:
+            record = self._records[run]
+            await self.append(run, drafts, Head(record.length, record.head), worker=worker)
+        return taken
+
+    def _may_take(self, worker: Worker, run: str) -> bool:
+        holder = self._carried[run]
+        carried = self._records[run].status in CARRIED
+        return carried and holder.crew == worker.crew and not self._lives(holder)
+
+    def _lives(self, worker: Worker) -> bool:
+        return self._alive.get(worker.id, 0.0) > time.monotonic()

@@ -20,8 +20,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ringwall.deployment.journal import Draft, Event, Head, Journal, RunRecord, RunStatus
-from ringwall.errors import ChainBroken, InvalidInput, JournalConflict, UnknownRun
+from ringwall.deployment.journal import Draft, Event, Head, Journal, RunRecord, RunStatus, Worker
+from ringwall.errors import ChainBroken, InvalidInput, JournalConflict, RunHeld, UnknownRun
 
 OWNER: Final = "acme::user:ana"
 
@@ -168,6 +168,87 @@ class JournalContract:
             await journal.record("")
         with pytest.raises(UnknownRun):
             await journal.append("x", drafts("1"), Head(0, ""))
+
+    # who carries a run on
+
+    async def test_a_run_whose_worker_lives_is_given_to_nobody_else(self, journal: Journal) -> None:
+        first, second = await self._crew_of_two(journal)
+        head = await journal.start("r", OWNER, drafts("0"), worker=first)
+        assert await journal.take(second, drafts("taken")) == []
+        with pytest.raises(RunHeld):
+            await journal.append("r", drafts("mine"), head, worker=second)
+        head = await journal.append("r", drafts("1"), head, worker=first)
+        assert bodies(await journal.read("r")) == ["0", "1"]
+        assert await journal.append("r", drafts("2"), head) == Head(3, (await journal.read("r"))[2].hash)
+
+    async def test_a_run_whose_worker_died_is_taken_and_the_dead_one_comes_second(self, journal: Journal) -> None:
+        first, second = await self._crew_of_two(journal)
+        head = await journal.start("r", OWNER, drafts("0"), worker=first)
+        await journal.keep(first.id, 0)
+        assert await journal.workers() == [second.id]
+        assert await journal.take(second, drafts("taken")) == ["r"]
+        with pytest.raises(JournalConflict):
+            await journal.append("r", drafts("late"), head)
+        with pytest.raises(JournalConflict):
+            await journal.append("r", drafts("late"), head, worker=first)
+        assert bodies(await journal.read("r")) == ["0", "taken"]
+        assert await journal.take(first, drafts("again")) == []
+        assert await journal.verify() == 2
+
+    async def test_a_worker_that_is_heard_of_no_more_is_dead(self, journal: Journal) -> None:
+        first, second = await self._crew_of_two(journal, seconds=0.05)
+        await journal.start("r", OWNER, drafts("0"), worker=first)
+        await asyncio.sleep(0.1)
+        assert await journal.workers() == []
+        assert await journal.take(second, drafts("taken")) == ["r"]
+
+    async def test_runs_that_wait_or_are_over_are_not_taken_but_can_be_given(self, journal: Journal) -> None:
+        first, second = await self._crew_of_two(journal)
+        for status in RunStatus:
+            head = await journal.start(status.value, OWNER, drafts("0"), worker=first)
+            await journal.append(status.value, [], head, status=status)
+        await journal.keep(first.id, 0)
+        assert await journal.take(second, drafts("taken"), limit=9) == ["running", "cancelling"]
+        await journal.keep(first.id, 60)
+        record = await journal.record("waiting")
+        after = Head(record.length, record.head)
+        await journal.append("waiting", drafts("1"), after, status=RunStatus.RUNNING, worker=second)
+        await journal.keep(second.id, 0)
+        assert await journal.take(first, drafts("taken")) == ["running"]
+
+    async def test_only_the_crew_of_a_run_takes_it(self, journal: Journal) -> None:
+        first, _ = await self._crew_of_two(journal)
+        stranger = Worker("other", "other app")
+        await journal.start("r", OWNER, drafts("0"), worker=first)
+        head = await journal.start("nobody's", OWNER, drafts("0"))
+        await journal.keep(first.id, 0)
+        assert await journal.take(stranger, drafts("taken"), limit=9) == []
+        await journal.append("nobody's", drafts("1"), head, worker=stranger)
+        assert await journal.take(first, drafts("taken"), limit=9) == ["r"]
+
+    async def test_each_run_goes_to_one_of_those_who_take_at_once(self, journal: Journal) -> None:
+        dead, _ = await self._crew_of_two(journal)
+        for number in range(20):
+            await journal.start(f"r{number}", OWNER, drafts("0"), worker=dead)
+        await journal.keep(dead.id, 0)
+        takers = [Worker(f"w{number}", dead.crew) for number in range(4)]
+        for taker in takers:
+            await journal.keep(taker.id, 60)
+        taken: list[str] = []
+        while rounds := await asyncio.gather(*(journal.take(taker, drafts("taken"), limit=3) for taker in takers)):
+            found = [run for runs in rounds for run in runs]
+            if not found:
+                break
+            taken += found
+        assert sorted(taken) == sorted(f"r{number}" for number in range(20))
+        assert await journal.verify() == 40
+
+    @staticmethod
+    async def _crew_of_two(journal: Journal, seconds: float = 60.0) -> tuple[Worker, Worker]:
+        workers = Worker("one", "app"), Worker("two", "app")
+        for worker in workers:
+            await journal.keep(worker.id, seconds)
+        return workers
 
     # whatever is written
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from ringwall.deployment.base import Policy
 from ringwall.deployment.journal import Event
-from ringwall.deployment.runlog import event_body, event_label
+from ringwall.deployment.runlog import RunLog, event_body, event_label
 from ringwall.deployment.sealing import is_erased
-from ringwall.errors import RunErased, UnknownRun
+from ringwall.errors import Done, LimitReached, RingwallError, RunErased, UnknownRun
 from ringwall.principal import TENANT_MARK, Principal
 
 
@@ -45,3 +45,11 @@ async def readable_events(
 async def _may_audit(policy: Policy, reader: Principal, owner: str, app: str) -> bool:
     same_tenant = owner.startswith(f"{reader.tenant}{TENANT_MARK}") if reader.tenant else True
     return same_tenant and bool(await policy.decide(reader, "audit", f"app:{app}"))
+
+
+def tell_what_was_done(error: RingwallError, log: RunLog) -> None:
+    """Complete the error of a limit with the run, and what its tools had done."""
+    if isinstance(error, LimitReached):
+        outcomes = [(state.call.tool, state.outcome) for state in log.calls.values() if state.outcome is not None]
+        error.run = log.run
+        error.done = tuple([Done(tool, str(outcome.status), outcome.text) for tool, outcome in outcomes])

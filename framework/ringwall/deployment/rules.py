@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from graphlib import CycleError
 from types import MappingProxyType
 from typing import Final
 
-from ringwall.deployment.base import Decision, Policy, Verdict
+from ringwall.deployment.base import Decision, Policy, Terms, Verdict
 from ringwall.deployment.ruleset import ANY, Holding, Rule, RuleSet, longest_chain
-from ringwall.errors import BadPolicy
+from ringwall.deployment.terms import CLAUSES, EXPECTED_TERMS, read_terms
+from ringwall.errors import BadPolicy, InvalidInput
 from ringwall.principal import PUBLIC, TENANT_MARK, Grants, Principal
 from ringwall.schema import digest
 
@@ -31,6 +33,14 @@ class Rules(Policy):
     `public`) or, with a `*`, a pattern of the principal's id. Actions and resources may hold a `*`, which
     stands for any text. Nothing matched: denied. A deny beats an ask, an ask beats an allow; among equals the
     first line decides. A decision's `rule` is `rules:<line>`; its reason is what `because` says, or the line.
+
+    An `ask` may say, after `because`, how people are asked (see `Terms`), in any order:
+
+        of role:clerk,role:manager        # who may answer; otherwise whoever may approve the tool
+        needing 2                         # so many different people
+        or asker                          # the one who asked may be among them
+        within 4h                         # until then: `s`, `m`, `h` or `d`
+        then role:director after 30m      # who may answer too from then on; `then only`: nobody else
 
     `in acme` at the end of any line confines it to the tenant `acme`; without it the line holds in every
     tenant, each for itself: what a principal holds, it holds within its own tenant.
@@ -82,9 +92,11 @@ _SHAPES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
     **{
         str(verdict): (
             re.compile(
-                rf"{verdict}\s+(?P<subject>{_WORD})\s+(?P<action>{_WORD})\s+(?P<resource>{_WORD}){_BECAUSE}{_END}"
+                rf"{verdict}\s+(?P<subject>{_WORD})\s+(?P<action>{_WORD})\s+(?P<resource>{_WORD}){_BECAUSE}"
+                rf"{CLAUSES if verdict is Verdict.ASK else ''}{_END}"
             ),
-            f'`{verdict} <subject> <action> <resource> [because "<reason>"] [in <tenant>]`',
+            f'`{verdict} <subject> <action> <resource> [because "<reason>"]'
+            f"{EXPECTED_TERMS if verdict is Verdict.ASK else ''} [in <tenant>]`",
         )
         for verdict in Verdict
     },
@@ -133,7 +145,14 @@ class _Line:
             resource=part["resource"],
             tenant=tenant,
             reason=part.get("because") or (f"{plain} in {tenant}" if tenant else plain),
+            terms=self._terms(),
         )
+
+    def _terms(self) -> Terms:
+        try:
+            return read_terms(self.parts.get("terms", ""))
+        except InvalidInput as error:
+            raise self.bad(f"has {error.what}", expected=error.expected) from None
 
     def holding(self) -> Holding:
         holder, grant = self.parts["holder"], self.parts["grant"]
@@ -148,10 +167,26 @@ def _is_grant(word: str) -> bool:
     return ":" in word or ANY in word or word == PUBLIC
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A line that says something: its number, counted from 1, its text, and what it says."""
+
+    number: int
+    text: str
+    says: Rule | Holding
+
+
+def read_statements(rules: str | Iterable[str]) -> list[Statement]:
+    """What the lines say, one by one, for those who look at rules rather than obey them. Raises `BadPolicy`."""
+    lines = _read(_text(rules))
+    said = [(line, line.rule() if line.keyword in _VERDICTS else line.holding()) for line in lines]
+    _refuse_circles([(line, says) for line, says in said if isinstance(says, Holding)])
+    return [Statement(line.number, line.text, says) for line, says in said]
+
+
 def _compile(rules: str | Iterable[str], *, changes: int) -> RuleSet:
-    text = rules if isinstance(rules, str) else "\n".join(rules)
-    stripped = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
-    lines = [_Line(number, line) for number, line in stripped if line and not line.startswith("#")]
+    text = _text(rules)
+    lines = _read(text)
     holdings = [(line, line.holding()) for line in lines if line.keyword not in _VERDICTS]
     _refuse_circles(holdings)
     return RuleSet(
@@ -159,6 +194,15 @@ def _compile(rules: str | Iterable[str], *, changes: int) -> RuleSet:
         [holding for _, holding in holdings],
         version=f"{digest(text)[:16]}.{changes}",
     )
+
+
+def _text(rules: str | Iterable[str]) -> str:
+    return rules if isinstance(rules, str) else "\n".join(rules)
+
+
+def _read(text: str) -> list[_Line]:
+    stripped = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
+    return [_Line(number, line) for number, line in stripped if line and not line.startswith("#")]
 
 
 def _refuse_circles(holdings: list[tuple[_Line, Holding]]) -> None:
@@ -172,4 +216,4 @@ def _refuse_circles(holdings: list[tuple[_Line, Holding]]) -> None:
         ) from None
 
 
-__all__ = ["Rules"]
+__all__ = ["Rules", "Statement", "read_statements"]

@@ -14,7 +14,7 @@ from graphlib import TopologicalSorter
 from types import MappingProxyType
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from ringwall.deployment.base import Decision, Verdict
+from ringwall.deployment.base import ORDINARY, Decision, Terms, Verdict
 from ringwall.principal import PUBLIC, Grant, Grants, Principal, scoped
 
 ANY: Final = "*"
@@ -49,7 +49,7 @@ class Rule:
     """Who may do what to what.
 
     `subject` is a grant that the principal holds or, with a `*`, a pattern of its id; `action` and
-    `resource` may hold a `*`. `tenant=None` is every tenant.
+    `resource` may hold a `*`. `tenant=None` is every tenant. `terms` say how people are asked.
     """
 
     id: str
@@ -59,6 +59,7 @@ class Rule:
     resource: str
     tenant: str | None = None
     reason: str = ""
+    terms: Terms = ORDINARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +257,7 @@ class RuleSet:
 def rank(rules: Iterable[Rule]) -> Iterator[Ranked]:
     """Rules by rank: the denying ones before the asking ones before the allowing ones, each kind in its order."""
     for number, rule in enumerate(sorted(rules, key=lambda rule: _SEVERITY[rule.verdict])):
-        yield Ranked(number, rule, Decision(rule.verdict, rule.reason, rule.id))
+        yield Ranked(number, rule, Decision(rule.verdict, rule.reason, rule.id, rule.terms))
 
 
 def longest_chain(holdings: Iterable[Holding]) -> int:

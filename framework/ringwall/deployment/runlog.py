@@ -6,18 +6,23 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, cast
 
 from ringwall.deployment.base import Policy
 from ringwall.deployment.journal import Draft, Event, Head, Journal, RunStatus
+from ringwall.deployment.questions import NEVER, Objection, Question, is_settled, next_question
+from ringwall.deployment.standing import StandingRules
 from ringwall.errors import InvalidInput, JournalConflict
 from ringwall.interface.base import CallStatus, ToolCall, ToolOutcome
 from ringwall.label import BOTTOM, Label, Labelled, Source, join
 from ringwall.principal import Principal
 from ringwall.schema import JSON, dumps
+
+Watch = Callable[[str, str, int, Sequence[Draft]], Awaitable[None]]
+"""Is told what the journal took: the run, its tenant, the number of the first event, and the events. Never raises."""
 
 
 class CallPhase(StrEnum):
@@ -27,6 +32,7 @@ class CallPhase(StrEnum):
     APPROVED = "approved"
     DECLINED = "declined"
     STARTED = "started"
+    DECLASSIFIED = "declassified"
     IN_DOUBT = "in_doubt"
     FINISHED = "finished"
 
@@ -35,7 +41,8 @@ class CallPhase(StrEnum):
 class CallState:
     """A call with its phase; `label` is what it carried when somebody was asked, `reason` and `rule` why.
 
-    `by` is the id of whoever answered. `outcome` is there once the call is finished.
+    `by` is the id of whoever answered; empty when nobody did in time. `question` is the last that was asked about it,
+    `lifted` the secrecy objections that were declassified, until then. `outcome` is there once the call is finished.
     """
 
     call: ToolCall
@@ -45,6 +52,9 @@ class CallState:
     rule: str = ""
     by: str = ""
     outcome: ToolOutcome | None = None
+    question: Question | None = None
+    lifted: frozenset[Objection] = frozenset()
+    lifted_until: float = NEVER
 
 
 class RunLog:
@@ -58,8 +68,8 @@ class RunLog:
     """
 
     __slots__ = (
-        "_cut_off", "_drafts", "_head", "_journal", "_labels", "before_flush", "calls", "floor", "intent", "policy",
-        "principal", "proposals", "question", "run",
+        "_cut_off", "_drafts", "_head", "_journal", "_labels", "_watch", "before_flush", "calls", "clock", "floor",
+        "intent", "policy", "principal", "proposals", "question", "run", "standing",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +81,7 @@ class RunLog:
         question: Labelled[str],
         *,
         intent: frozenset[str] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.policy, self.run, self.principal = policy, run, principal
         self.question, self.intent = question, intent
@@ -78,7 +89,9 @@ class RunLog:
         self.calls: dict[str, CallState] = {}
         self.proposals: dict[tuple[str, str], Label] = {}
         self.before_flush: Callable[[], None] | None = None
-        self._journal = journal
+        self.clock: Callable[[], float] = time.time
+        self.standing: StandingRules | None = None
+        self._journal, self._watch = journal, watch
         self._head: Head | None = None
         self._drafts: list[Draft] = []
         self._labels: tuple[Label, str] = (BOTTOM, "")
@@ -94,11 +107,12 @@ class RunLog:
         events: Sequence[Event],
         *,
         intent: frozenset[str] | None = None,
+        watch: Watch | None = None,
     ) -> RunLog:
         """The log of a run that began earlier, perhaps in another process."""
         last = events[-1]
-        log = cls(journal, policy, last.run, principal, question, intent=intent)
-        log.floor = join(event_label(e) for e in events)
+        log = cls(journal, policy, last.run, principal, question, intent=intent, watch=watch)
+        log.floor = join(event_label(e) for e in events if e.kind != "call.previewed")
         log._head = Head(len(events), last.hash)
         log.calls = fold_calls(events)
         for event in events:
@@ -114,6 +128,19 @@ class RunLog:
             self.floor = self.floor | label
         self._drafts.append(Draft(kind, dumps(body), self._label_text(), time.time()))
 
+    def note_call(self, phase: str, body: Mapping[str, JSON], *, apart: Label | None = None) -> CallState:
+        """Write down what became of a call, and return how it stands now.
+
+        `apart` is the label of what people are told and the run itself never sees: it does not raise the floor.
+        """
+        kind, state = f"call.{phase}", self.calls.get(str(body["call"]))
+        if apart is None:
+            self.note(kind, body)
+        else:
+            self._drafts.append(Draft(kind, dumps(body), dumps((self.floor | apart).to_json()), time.time()))
+        self.calls[str(body["call"])] = state = _next_state(state, kind, self.clock(), body)
+        return state
+
     def saw(self, label: Label) -> None:
         """Raise the floor: from here on everything the run says could be made from a value with this label."""
         self.floor = self.floor | label
@@ -122,6 +149,11 @@ class RunLog:
     def causes(self) -> frozenset[Source]:
         """All that could have caused what the run does next: its principal, and what it has read."""
         return self.floor.influence | {self.principal.id}
+
+    def settle(self) -> None:
+        """Note what else should go along now, so that it stands before what is noted next: a run's last event."""
+        if self.before_flush is not None:
+            self.before_flush()
 
     async def flush(self, *, status: RunStatus | None = None, durable: bool = False) -> None:
         """Put what was noted into the journal. Raises `JournalUnavailable`, `JournalConflict`."""
@@ -143,14 +175,16 @@ class RunLog:
             self._cut_off = True
             raise
         del self._drafts[: len(drafts)]  # only now: a journal that failed has taken none of them
+        if self._watch is not None:
+            await self._watch(self.run, self.principal.tenant, self._head.length - len(drafts), drafts)
 
     async def _catch_up(self) -> None:
         """After a flush that was cancelled: see whether the journal took what it was given.
 
         Another write comes after what was under way, and shows by its refusal that that was taken.
         """
+        drafts, first = tuple(self._drafts), self._head.length if self._head else 0
         if self._head is None:
-            drafts = tuple(self._drafts)
             with contextlib.suppress(JournalConflict):
                 self._head = await self._journal.start(self.run, self.principal.own_grant, drafts)
                 del self._drafts[: len(drafts)]
@@ -164,6 +198,8 @@ class RunLog:
             del self._drafts[0]
             self._head = Head(event.seq + 1, event.hash)
         self._cut_off = False
+        if self._watch is not None:
+            await self._watch(self.run, self.principal.tenant, first, drafts[: len(drafts) - len(self._drafts)])
 
     def _label_text(self) -> str:
         label, text = self._labels
@@ -173,7 +209,7 @@ class RunLog:
         return text
 
 
-def event_label(event: Event) -> Label:
+def event_label(event: Event | Draft) -> Label:
     """The label of what an event tells."""
     return Label.from_json(json.loads(event.label)) if event.label else BOTTOM
 
@@ -189,21 +225,29 @@ def fold_calls(events: Sequence[Event]) -> dict[str, CallState]:
     for event in events:
         if event.kind.startswith("call."):
             body = event_body(event)
-            calls[body["call"]] = _next_state(calls.get(body["call"]), event, body)
+            calls[body["call"]] = _next_state(calls.get(body["call"]), event.kind, event.at, body)
     return calls
 
 
-def _next_state(state: CallState | None, event: Event, body: Mapping[str, Any]) -> CallState:
-    phase = event.kind.removeprefix("call.")
+def _next_state(state: CallState | None, kind: str, at: float, body: Mapping[str, Any]) -> CallState:
+    phase = kind.removeprefix("call.")
     if state is None or phase == "asked":
-        call = ToolCall(body["call"], body["tool"], body["arguments"])
-        state = CallState(call, CallPhase.STARTED)
+        state = _begun(state, body)
+    question = next_question(state.question, phase, body, at)
     match phase:
         case "asked":
-            label = Label.from_json(body["label"])
-            return replace(state, phase=CallPhase.ASKED, label=label, reason=body["reason"], rule=body["rule"])
+            why = {"reason": body["reason"], "rule": body["rule"]}
+            return replace(state, phase=CallPhase.ASKED, question=question, **why)
+        case "approved" | "declassified" if not is_settled(question, body):
+            return replace(state, question=question)
+        case "declassified":
+            return _lifted(replace(state, phase=CallPhase.DECLASSIFIED, by=body["by"], question=question))
         case "approved" | "declined":
-            return replace(state, phase=CallPhase(phase), by=body["by"])
+            return replace(state, phase=CallPhase(phase), by=body["by"], question=question)
+        case "expired":
+            return replace(state, phase=CallPhase.DECLINED, by="")
+        case "previewed":
+            return replace(state, question=question)
         case "started":
             return replace(state, phase=CallPhase.STARTED)
         case "in_doubt":
@@ -211,4 +255,21 @@ def _next_state(state: CallState | None, event: Event, body: Mapping[str, Any]) 
         case "finished" | "refused":
             outcome = ToolOutcome(CallStatus(body["status"]), body["text"], Label.from_json(body["label"]))
             return replace(state, phase=CallPhase.FINISHED, outcome=outcome, by=body.get("by", state.by))
-    raise InvalidInput(f"unknown event {event.kind!r} in run {event.run!r}", hint="use the version that wrote it")
+    raise InvalidInput(f"unknown event {kind!r} in a run", hint="use the version that wrote it")
+
+
+def _begun(state: CallState | None, body: Mapping[str, Any]) -> CallState:
+    """A call that is told of anew: what was declassified stays so for exactly the same arguments and label."""
+    call = ToolCall(body["call"], body["tool"], body["arguments"])
+    label = Label.from_json(body["label"]) if "reason" in body and "label" in body else BOTTOM
+    same = state is not None and state.call.digest == call.digest and state.label == label
+    if state is None or not same:
+        return CallState(call, CallPhase.STARTED, label)
+    return CallState(call, CallPhase.STARTED, label, lifted=state.lifted, lifted_until=state.lifted_until)
+
+
+def _lifted(state: CallState) -> CallState:
+    if state.question is None:
+        return state
+    until = min(state.lifted_until, state.question.expires)
+    return replace(state, lifted=state.lifted | state.question.objections, lifted_until=until)

@@ -12,7 +12,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from ringwall.deployment.journal import Draft, Event, Head, Inspection, Journal, RunRecord, RunStatus, chain_hash
+from ringwall.deployment.journal import (
+    Draft,
+    Event,
+    Head,
+    Inspection,
+    Journal,
+    RunRecord,
+    RunStatus,
+    Worker,
+    chain_hash,
+)
 from ringwall.errors import ChainBroken, JournalConflict
 from ringwall.principal import TENANT_MARK, scoped
 
@@ -23,6 +33,7 @@ IN_THE_OPEN: Final = frozenset(("service:audit", "service:erasure"))
 """Owners of the runs that are nobody's: checkpoints, and what tells of erasures."""
 
 _ALIAS: Final = re.compile(rf"(?:[^:]+{TENANT_MARK})?sealed:[0-9a-f]{{32}}")
+_OPEN: Final = "open|"  # begins what stands in the open within a sealed run; no sealed text holds it
 _MOST_KNOWN: Final = 10_000
 
 
@@ -109,11 +120,12 @@ class SealedJournal(Journal):
         *,
         status: RunStatus = RunStatus.RUNNING,
         durable: bool = False,
+        worker: Worker | None = None,
     ) -> Head:
         if owner not in IN_THE_OPEN:
             owner = await self.sealer.alias(owner)
             drafts = await self._sealed(run, owner, drafts)
-        return await self.inner.start(run, owner, drafts, status=status, durable=durable)
+        return await self.inner.start(run, owner, drafts, status=status, durable=durable, worker=worker)
 
     async def append(
         self,
@@ -123,11 +135,12 @@ class SealedJournal(Journal):
         *,
         status: RunStatus | None = None,
         durable: bool = False,
+        worker: Worker | None = None,
     ) -> Head:
         owner = await self._owner(run)
         if is_alias(owner):
             drafts = await self._sealed(run, owner, drafts)
-        return await self.inner.append(run, drafts, after, status=status, durable=durable)
+        return await self.inner.append(run, drafts, after, status=status, durable=durable, worker=worker)
 
     async def read(self, run: str) -> list[Event]:
         events, owner = await self.inner.read(run), await self._owner(run)
@@ -139,6 +152,17 @@ class SealedJournal(Journal):
 
     async def runs(self, status: RunStatus | None = None) -> list[RunRecord]:
         return await self._told(await self.inner.runs(status))
+
+    async def keep(self, worker: str, seconds: float) -> None:
+        await self.inner.keep(worker, seconds)
+
+    async def workers(self) -> list[str]:
+        return await self.inner.workers()
+
+    async def take(self, worker: Worker, drafts: Sequence[Draft], *, limit: int = 1) -> list[str]:
+        # Which runs are taken is found out while they are: what is written then stands in the open.
+        told = [draft._replace(body=_OPEN + _text(draft), label="") for draft in drafts]
+        return await self.inner.take(worker, told, limit=limit)
 
     async def inspect(self, inspection: Inspection) -> None:
         await self.inner.inspect(inspection)
@@ -174,10 +198,12 @@ class SealedJournal(Journal):
 
 async def open_events(sealer: Sealer, alias: str, events: Sequence[Event]) -> list[Event]:
     """The events of a run as they were before they were sealed. Raises `ChainBroken` for one that was not sealed so."""
-    texts = await sealer.open(alias, [(event.body, _about(event.run, event.kind)) for event in events])
+    sealed = [event for event in events if not event.body.startswith(_OPEN)]
+    texts = await sealer.open(alias, [(event.body, _about(event.run, event.kind)) for event in sealed])
     if texts is None:
         return [_opened(event, ERASED, "") for event in events]
-    return [_opened(event, *_unpacked(event, text)) for event, text in zip(events, texts, strict=True)]
+    by_place = {event.seq: text for event, text in zip(sealed, texts, strict=True)}
+    return [_opened(event, *_unpacked(event, by_place.get(event.seq, _in_the_open(event)))) for event in events]
 
 
 def is_erased(events: Sequence[Event]) -> bool:
@@ -196,20 +222,28 @@ def _about(run: str, kind: str) -> bytes:
     return f"{len(run)}|{run}{kind}".encode("utf-8", "surrogatepass")
 
 
+def _text(draft: Draft) -> str:
+    return f"{len(draft.label)}|{draft.label}{draft.body}"
+
+
 def _packed(draft: Draft) -> bytes:
-    return f"{len(draft.label)}|{draft.label}{draft.body}".encode("utf-8", "surrogatepass")
+    return _text(draft).encode("utf-8", "surrogatepass")
+
+
+def _in_the_open(event: Event) -> bytes:
+    return event.body.removeprefix(_OPEN).encode("utf-8", "surrogatepass")
 
 
 def _unpacked(event: Event, text: bytes | None) -> tuple[str, str]:
     """Body and label."""
-    if text is None:
+    length, _, rest = (text or b"").decode("utf-8", "surrogatepass").partition("|")
+    if not length.isdecimal():
         raise ChainBroken(
             f"event {event.seq} of run {event.run!r} does not open with the key of its owner",
             run=event.run,
             seq=event.seq,
             hint="verify the journal; if it is good, the keys are those of another",
         )
-    length, _, rest = text.decode("utf-8", "surrogatepass").partition("|")
     return rest[int(length) :], rest[: int(length)]
 
 

@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import cast
 
+from ringwall.deployment.asking import Asking, is_endorsed, is_lifted, is_open
 from ringwall.deployment.base import Decision, Verdict
 from ringwall.deployment.gates import caused_by
+from ringwall.deployment.questions import Objection
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.interface.base import CallContext, CallStatus, Effect, PreparedCall, Tool, ToolOutcome, ToolRunner
 from ringwall.label import Label, join
@@ -25,6 +27,7 @@ class GatedTools(ToolRunner):
 
     def __init__(self, inner: ToolRunner, log: RunLog) -> None:
         self._inner, self._log = inner, log
+        self._asking = Asking(log)
 
     def tools(self) -> Sequence[Tool]:
         return self._inner.tools()
@@ -45,17 +48,23 @@ class GatedTools(ToolRunner):
 
     async def _decide(self, prepared: PreparedCall, context: CallContext, state: CallState | None) -> ToolOutcome:
         label = self._label(prepared)
-        if objection := await self._flow_objection(prepared, label):
-            return await self._refuse(prepared, objection, "flow")
-        if state and state.phase is CallPhase.DECLINED:
-            return await self._refuse(prepared, f"{state.by} declined it", "approval")
+        objections = await self._flow_objections(prepared, label)
+        if state is not None and (no := self._asking.refusal(state)):
+            return await self._refuse(prepared, no, "approval")
         resource = f"tool:{prepared.tool.name}"
+        if objections and not is_lifted(objections, prepared, label, state):
+            may_ask = await self._asking.may_declassify(label, resource)
+            if may_ask is None:
+                return await self._refuse(prepared, _objection(objections), "flow")
+            return await self._ask(prepared, context, label, may_ask, state, objections)
         decision = await caused_by(self._log, label.influence, "call", resource)
-        match decision.verdict:
-            case Verdict.DENY:
-                return await self._refuse(prepared, decision.reason, decision.rule)
-            case Verdict.ASK if not _endorsed(prepared, label, state):
-                return await self._ask(prepared, label, decision, state)
+        if decision.verdict is Verdict.ASK and not is_endorsed(prepared, label, state):
+            let = await self._asking.let_stand(prepared, label, decision)
+            if let is None:
+                return await self._ask(prepared, context, label, decision, state)
+            decision = let
+        if decision.verdict is Verdict.DENY:
+            return await self._refuse(prepared, decision.reason, decision.rule)
         return await self._perform(prepared, context, label, decision=decision)
 
     def _label(self, prepared: PreparedCall) -> Label:
@@ -78,18 +87,19 @@ class GatedTools(ToolRunner):
     def _in_question(self, value: JSON) -> bool:
         return isinstance(value, str | int | float) and contains_value(self._log.question.value, str(value))
 
-    async def _flow_objection(self, prepared: PreparedCall, label: Label) -> str:
-        """Why the recipients named in the call, or else the tool itself, may not receive its arguments, if so."""
+    async def _flow_objections(self, prepared: PreparedCall, label: Label) -> list[Objection]:
+        """Who of the recipients named in the call, or else the tool itself, may not receive its arguments."""
         tenant = self._log.principal.tenant
         receivers = [Principal(f"to:{name}", tenant) for name in _recipients(prepared)] or [
             Principal(f"tool:{prepared.tool.name}", tenant)
         ]
+        objections: list[Objection] = []
         for receiver in receivers:
             grants = await self._log.policy.grants(receiver)
             for acl in label.secrecy:
-                if not acl.admits(grants):
-                    return f"the arguments could tell {receiver.id} what is for {' or '.join(sorted(acl))} alone"
-        return ""
+                if acl.isdisjoint(grants):
+                    objections.append(Objection(receiver.id, acl))  # noqa: PERF401 (a comprehension is a call more)
+        return objections
 
     async def _perform(
         self, prepared: PreparedCall, context: CallContext, label: Label, *, decision: Decision | None = None
@@ -126,15 +136,26 @@ class GatedTools(ToolRunner):
         return outcome
 
     async def _ask(
-        self, prepared: PreparedCall, label: Label, decision: Decision, state: CallState | None
+        self,
+        prepared: PreparedCall,
+        context: CallContext,
+        label: Label,
+        decision: Decision,
+        state: CallState | None,
+        objections: Sequence[Objection] = (),
     ) -> ToolOutcome:
-        if state is None or state.label != label:
-            why: dict[str, JSON] = {"reason": decision.reason, "rule": decision.rule}
-            self._log.note("call.asked", {**_described(prepared), **why, "label": cast(JSON, label.to_json())})
-            self._log.calls[prepared.call.id] = CallState(
-                prepared.call, CallPhase.ASKED, label, decision.reason, decision.rule
-            )
+        if not is_open(prepared, label, state, objections):
+            influences = {name: self._argument_label(prepared, name).influence for name in prepared.arguments}
+            shown = self._result_label(prepared.tool, label)
+            await self._asking.ask(prepared, context, label, decision, influences, objections, shown)
         return _waiting(prepared.tool)
+
+    def _argument_label(self, prepared: PreparedCall, name: str) -> Label:
+        """What one argument could have been made from: the question's words, or all that the model was shown."""
+        log, words = self._log, self._log.question.label
+        if self._in_question(prepared.arguments[name]):
+            return words
+        return log.proposals.get((prepared.call.tool, prepared.call.arguments), log.floor) | words
 
     async def _in_doubt(self, prepared: PreparedCall, reason: str) -> ToolOutcome:
         call = prepared.call
@@ -154,14 +175,9 @@ def _repeatable(tool: Tool) -> bool:
     return tool.effect is Effect.READ or tool.idempotent
 
 
-def _endorsed(prepared: PreparedCall, label: Label, state: CallState | None) -> bool:
-    """Whether somebody approved exactly this: the same tool, arguments and label."""
-    return (
-        state is not None
-        and state.phase is CallPhase.APPROVED
-        and state.call.digest == prepared.call.digest
-        and state.label == label
-    )
+def _objection(objections: Sequence[Objection]) -> str:
+    receiver, acl = objections[0]
+    return f"the arguments could tell {receiver} what is for {' or '.join(sorted(acl))} alone"
 
 
 def _recipients(prepared: PreparedCall) -> list[str]:

@@ -3,6 +3,7 @@
 from ringwall.interface.base import (
     CallContext,
     CallStatus,
+    Change,
     Effect,
     PreparedCall,
     Tool,
@@ -16,6 +17,7 @@ from ringwall.interface.runner import LocalToolRunner
 __all__ = [
     "CallContext",
     "CallStatus",
+    "Change",
     "Effect",
     "FunctionTool",
     "LocalToolRunner",

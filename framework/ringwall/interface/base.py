@@ -69,6 +69,27 @@ class CallContext:
     deadline: float
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a call would change, as its tool can tell before: a text as it is and as it would be.
+
+    `label` is what that text carries beyond the call's arguments and the tool's results; None: nothing more.
+    """
+
+    before: str
+    after: str
+    name: str = ""
+    label: Label | None = None
+
+    def __str__(self) -> str:
+        """The difference, line by line."""
+        import difflib
+
+        old, new = self.before.splitlines(), self.after.splitlines()
+        names = (self.name, self.name) if self.name else ("before", "after")
+        return "\n".join(difflib.unified_diff(old, new, *names, lineterm=""))
+
+
 class Tool(ABC):
     """Something a model may ask for.
 
@@ -108,6 +129,13 @@ class Tool(ABC):
     @abstractmethod
     async def run(self, arguments: Mapping[str, JSON], context: CallContext) -> str:
         """Do it, and return what the model shall read."""
+
+    async def preview(self, arguments: Mapping[str, JSON], context: CallContext) -> Change | str | None:
+        """Say what `run` would change, for the person who is asked to approve it; None: it cannot be said.
+
+        Changes nothing. What it returns is shown to whoever may receive the arguments and the tool's results.
+        """
+        return None
 
     @cached_property
     def control_arguments(self) -> frozenset[str]:

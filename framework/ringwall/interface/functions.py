@@ -11,7 +11,7 @@ from typing import Any, Literal, cast, get_type_hints, overload
 from pydantic import ConfigDict, ValidationError, create_model
 
 from ringwall.errors import ConfigurationError, InvalidInput
-from ringwall.interface.base import CallContext, Effect, Tool
+from ringwall.interface.base import CallContext, Change, Effect, Tool
 from ringwall.label import Label
 from ringwall.schema import JSON, JsonSchema
 
@@ -21,7 +21,8 @@ Function = Callable[..., Any]
 class FunctionTool(Tool):
     """A tool made of a function, sync (run in a thread) or async.
 
-    A parameter annotated `CallContext` is filled in by the framework and hidden from the model.
+    A parameter annotated `CallContext` is filled in by the framework and hidden from the model. `preview` is called
+    with the same arguments but that one.
     """
 
     def __init__(
@@ -35,8 +36,9 @@ class FunctionTool(Tool):
         idempotent: bool = False,
         label: Label | None = None,
         timeout: float = 30.0,
+        preview: Function | None = None,
     ) -> None:
-        self.function = function
+        self.function, self._preview = function, preview
         self.name = name or function.__name__
         self.description = inspect.getdoc(function) or ""
         self.effect, self.idempotent, self.label, self.timeout = effect, idempotent, label, timeout
@@ -56,6 +58,12 @@ class FunctionTool(Tool):
             problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or self.name}: {e['msg']}" for e in error.errors())
             raise InvalidInput(f"the arguments of {self.name} do not fit: {problems}") from None
         return {name: getattr(checked, name) for name in type(checked).model_fields}
+
+    async def preview(self, arguments: Mapping[str, JSON], context: CallContext) -> Change | str | None:
+        if self._preview is None:
+            return None
+        told = await _called(self._preview, arguments)
+        return told if isinstance(told, Change) or told is None else str(told)
 
     async def run(self, arguments: Mapping[str, JSON], context: CallContext) -> str:
         extra = {self._context_name: context} if self._context_name else {}
@@ -105,6 +113,7 @@ def tool(
     idempotent: bool = False,
     label: Label | None = None,
     timeout: float = 30.0,
+    preview: Function | None = None,
 ) -> Callable[[Function], FunctionTool]: ...
 
 
@@ -119,8 +128,11 @@ def tool(
     idempotent: bool = False,
     label: Label | None = None,
     timeout: float = 30.0,
+    preview: Function | None = None,
 ) -> FunctionTool | Callable[[Function], FunctionTool]:
     """Make a tool of a function. What is not said is taken at its worst: irreversible, every argument control.
+
+    `preview` is called with the same arguments, changes nothing, and says what the function would (`Tool.preview`).
 
     Raises `ConfigurationError` for a parameter without a type, or a control argument that is none.
     """
@@ -135,9 +147,16 @@ def tool(
             idempotent=idempotent,
             label=label,
             timeout=timeout,
+            preview=preview,
         )
 
     return make if function is None else make(function)
+
+
+async def _called(function: Function, arguments: Mapping[str, JSON]) -> object:
+    if inspect.iscoroutinefunction(function):
+        return await function(**arguments)
+    return await asyncio.to_thread(function, **arguments)
 
 
 def _as_text(result: object) -> str:

@@ -221,5 +221,12 @@ class ModelProvider(ABC):
     async def forget(self, asker: str) -> None:
         """Forget what is kept for whoever holds this own grant: replies of a cache. Most keep nothing."""
 
+    async def check(self) -> bool:
+        """Look whether it could answer now, without asking it anything: False if there is no telling.
+
+        Raises `ProviderUnavailable`, or another error, if it could not.
+        """
+        return False
+
     async def close(self) -> None:
         """Release what the provider holds; called once, by the app that opened it."""

@@ -31,6 +31,11 @@ class Health:
         self.latency: float | None = None
         """Seconds to the first delta, a mean in which the last count most; None before the first."""
 
+    @property
+    def well(self) -> bool:
+        """Whether it is not left alone at this moment; to look changes nothing."""
+        return self._failed < self._breaker.failures or self._now() >= self._closed_until
+
     def may_be_asked(self) -> bool:
         """Whether a request may be sent; when the pause is over, the first who asks may and others wait for it."""
         if self._failed < self._breaker.failures:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ringwall.cohort import Cohort, everybody, place
 from ringwall.errors import ConfigurationError
 from ringwall.model.base import ModelProvider, Reply
 
-Cohort = Callable[[str], bool]
-"""Says of an asker, by its grant (`user:ana`), whether it belongs to a group."""
 
-
-def everybody(asker: str) -> bool:
-    """The cohort of all."""
+def unless_taken_back() -> bool:
+    """Of a share that nothing takes back."""
     return True
 
 
@@ -23,6 +20,7 @@ class Share:
     """A provider for `percent` of the askers in a `cohort`.
 
     An asker is always of the same side for the same `name`; with a larger percentage nobody who was in gets out.
+    Once `holds` says no, as `ringwall.deployment.rollout.Trial.holds` does, nobody is in any more.
     Raises `ConfigurationError` for a percentage that is none.
     """
 
@@ -30,6 +28,7 @@ class Share:
     percent: float
     cohort: Cohort = everybody
     name: str = "rollout"
+    holds: Callable[[], bool] = unless_taken_back
 
     def __post_init__(self) -> None:
         if not 0 <= self.percent <= 100:
@@ -37,7 +36,7 @@ class Share:
 
     def takes(self, asker: str) -> bool:
         """Whether this asker's requests go there."""
-        return self.cohort(asker) and _place(self.name, asker) < self.percent
+        return self.cohort(asker) and place(self.name, asker) < self.percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,4 @@ class Shadowed:
     error: str = ""
 
 
-def _place(name: str, asker: str) -> float:
-    """Where an asker stands among all, from 0 to 100."""
-    digest = hashlib.sha256(f"{name}\n{asker}".encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64 * 100
+__all__ = ["Cohort", "Shadowed", "Share", "everybody", "unless_taken_back"]

@@ -11,12 +11,14 @@ from typing import Final, NamedTuple, Self
 
 from ringwall.errors import (
     BadReply,
+    BudgetReached,
     ContextOverflow,
     FlowDenied,
     InvalidInput,
     LacksAbility,
     LimitReached,
     ProviderUnavailable,
+    RateReached,
     RingwallError,
 )
 from ringwall.model.base import Ability, Delta, Location, ModelInfo, ModelProvider, ModelRequest
@@ -58,7 +60,10 @@ def fastest(candidates: Sequence[Candidate]) -> Sequence[Candidate]:
 
 
 class Skipped(NamedTuple):
-    """A provider that was passed over, and the kind of error that says why; never what the error says."""
+    """A provider that was passed over, and the kind of error that says why; never what the error says.
+
+    `RolledBack` is a canary that a trial took back.
+    """
 
     provider: str
     why: str
@@ -78,7 +83,7 @@ class Router(ModelProvider):
 
     With `hedge_after` seconds the next provider is asked too when the one before has not begun by then; who begins
     first answers, and the other is left. A `canary` comes before all others for its share of the askers, and for
-    nobody else; a `shadow` is asked beside whoever answers, and only `on_shadow` hears of it.
+    nobody else, as long as it `holds`; a `shadow` is asked beside whoever answers, and only `on_shadow` hears of it.
 
     In an app each provider stands behind a gate of its own: no strategy, fail-over, hedge or shadow sends a request
     to one that may not receive it.
@@ -137,7 +142,7 @@ class Router(ModelProvider):
         if self._asker is not None:
             request = replace(request, asker=self._asker)
         passed = _Passed(self._note)
-        if self._shadow is not None and self._shadow.takes(request.asker):
+        if self._shadow is not None and self._shadow.takes(request.asker) and self._shadow.holds():
             self._ask_unseen(self._shadow.provider, request)
         race = _Race(request, self._ordered(request, passed), self._health, passed, self._hedge_after)
         async with aclosing(race):
@@ -151,6 +156,17 @@ class Router(ModelProvider):
     async def forget(self, asker: str) -> None:
         for provider in self._all:
             await provider.forget(asker)
+
+    async def check(self) -> bool:
+        """Look at the providers that are not left alone; one that is well is enough. Raises what the last one does."""
+        error: RingwallError = ProviderUnavailable("all failed too often lately", provider=self.info.name)
+        for provider in self._providers:
+            if self._health[provider.info.name].well:
+                try:
+                    return await provider.check()
+                except RingwallError as said:
+                    error = said
+        raise error
 
     async def close(self) -> None:
         for task in self._shadows:
@@ -173,8 +189,11 @@ class Router(ModelProvider):
         ]
         ordered = [candidate.provider for candidate in self._strategy(able)]
         canary = self._canary
-        if canary is not None and canary.takes(request.asker) and self._can(canary.provider, request, passed):
-            ordered.insert(0, canary.provider)
+        if canary is not None and canary.takes(request.asker):
+            if not canary.holds():
+                self._note(Skipped(canary.provider.info.name, "RolledBack"))
+            elif self._can(canary.provider, request, passed):
+                ordered.insert(0, canary.provider)
         return ordered
 
     def _can(self, provider: ModelProvider, request: ModelRequest, passed: _Passed) -> bool:
@@ -202,7 +221,15 @@ class Router(ModelProvider):
         task.add_done_callback(self._shadows.discard)
 
 
-_PASSED_OVER: Final = (ProviderUnavailable, BadReply, FlowDenied, ContextOverflow, LacksAbility)
+_PASSED_OVER: Final = (
+    ProviderUnavailable,
+    BadReply,
+    FlowDenied,
+    ContextOverflow,
+    LacksAbility,
+    BudgetReached,
+    RateReached,
+)
 
 
 class _Passed:

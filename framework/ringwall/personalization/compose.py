@@ -5,6 +5,7 @@ Each message carries the label of what went into it; nothing enters a prompt wit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +18,7 @@ from ringwall.personalization.base import Memory, Profile
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """How a prompt is worded. `name` and `version` go into the journal with every prompt made from it.
+    """How a prompt is worded. As text it is `name@version`: that goes into the journal of every run it is used in.
 
     `system` is the instruction. `context` is filled with `{passages}` (numbered from 1) and `{question}`;
     `bare` with `{question}` alone, when nothing was found.
@@ -29,6 +30,13 @@ class PromptTemplate:
     context: str = "{passages}\n\nQuestion: {question}"
     bare: str = "{question}"
     passage: str = "[{number}] {text}"
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+PROMPT_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}@[A-Za-z0-9._-]{1,64}")
+"""What a prompt's name and version look like: so that nothing that was read can pass for one."""
 
 
 DEFAULT_PROMPT: Final = PromptTemplate(

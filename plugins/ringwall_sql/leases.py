@@ -1,0 +1,101 @@
+"""Who carries runs on, and how a run changes hands: rare, and so in transactions of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from ringwall.deployment.journal import CARRIED, Draft, Head, Worker, chain
+from ringwall.errors import InvalidInput, JournalConflict, RunHeld, UnknownRun
+from ringwall_sql.database import Database, restored, stored
+from ringwall_sql.writer import EVENTS, RUNS, WORKERS, Append
+
+_FORGOTTEN_AFTER: Final = 3600.0  # seconds: the dead are kept for a while for whoever looks, and then swept away
+
+_CARRIED: Final = RUNS.c.status.in_([status.value for status in CARRIED])
+
+
+def keep(database: Database, worker: str, seconds: float) -> None:
+    """Let a worker live for so many seconds more, by the database's clock, which all its users share."""
+    with database.writing() as connection:
+        now = _now(connection)
+        there = connection.execute(
+            sa.update(WORKERS).where(WORKERS.c.worker == stored(worker)).values(until=now + seconds)
+        )
+        if not there.rowcount:
+            connection.execute(sa.delete(WORKERS).where(WORKERS.c.until < now - _FORGOTTEN_AFTER))
+            connection.execute(sa.insert(WORKERS).values(worker=stored(worker), until=now + seconds))
+
+
+def alive(database: Database) -> list[str]:
+    """The workers that live."""
+    with database.reading() as connection:
+        rows = connection.execute(sa.select(WORKERS.c.worker).where(WORKERS.c.until > _now(connection)))
+        return [restored(worker) for worker in rows.scalars()]
+
+
+def hold(database: Database, work: Append, worker: Worker) -> Head:
+    """Append as `work` says, and give the run to `worker`. Raises `UnknownRun`, `JournalConflict`, `RunHeld`."""
+    query = sa.select(RUNS, (_CARRIED & _lives(other_than=worker)).label("held"))
+    with database.writing() as connection:
+        lives = {"now": _now(connection)}
+        run = connection.execute(query.where(RUNS.c.run == stored(work.run)).with_for_update(of=RUNS), lives).first()
+        if run is None:
+            raise UnknownRun(work.run)
+        if (run.length, run.head) != work.after:
+            raise JournalConflict(f"run {work.run!r} went on elsewhere", hint="read it again before acting")
+        if run.held:
+            raise RunHeld(work.run)
+        status = run.status if work.status is None else work.status.value
+        return _append(connection, run, work.drafts, worker, status)
+
+
+def take(database: Database, worker: Worker, drafts: Sequence[Draft], limit: int) -> list[str]:
+    """Give `worker` up to `limit` runs of its crew that nobody carries on; who takes meanwhile gets others."""
+    if not drafts:
+        raise InvalidInput("a run is taken with no event", expected="at least one draft")
+    query = sa.select(RUNS).where(_CARRIED, RUNS.c.crew == stored(worker.crew), ~_lives()).order_by(RUNS.c.number)
+    query = query.limit(limit).with_for_update(skip_locked=True)
+    with database.writing() as connection:
+        runs = connection.execute(query, {"now": _now(connection)}).all()
+        for run in runs:
+            _append(connection, run, drafts, worker, run.status)
+    return [restored(run.run) for run in runs]
+
+
+def _lives(other_than: Worker | None = None) -> sa.ColumnElement[bool]:
+    """Whether the worker of a run lives."""
+    lives = (WORKERS.c.worker == RUNS.c.worker) & (WORKERS.c.until > sa.bindparam("now"))
+    if other_than is not None:
+        lives &= WORKERS.c.worker != stored(other_than.id)
+    return sa.exists().where(lives)
+
+
+def _append(connection: sa.Connection, run: sa.Row[Any], drafts: Sequence[Draft], worker: Worker, status: str) -> Head:
+    events = chain(restored(run.run), drafts, seq=run.length, previous=run.head)
+    length, head = run.length + len(events), events[-1].hash if events else run.head
+    carried = {"worker": stored(worker.id), "crew": stored(worker.crew)}
+    there = sa.update(RUNS).where(RUNS.c.number == run.number)
+    connection.execute(there.values(status=status, length=length, head=head, **carried))
+    rows = [
+        {
+            **event._asdict(),
+            "run": run.number,
+            "kind": stored(event.kind),
+            "label": stored(event.label),
+            "body": stored(event.body),
+        }
+        for event in events
+    ]
+    if rows:
+        connection.execute(sa.insert(EVENTS), rows)
+    return Head(length, head)
+
+
+def _now(connection: sa.Connection) -> float:
+    if connection.dialect.name == "sqlite":  # whose users are all on this machine
+        return time.time()
+    return float(connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())").scalar_one())

@@ -1,0 +1,199 @@
+"""The ledger in an SQL database, for budgets that several processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ringwall.deployment.ledger import Balance, Charge, Hold, Ledger, left_to_charge
+from ringwall.errors import StoreError
+from ringwall_sql.database import BUSY_TIMEOUT, Database, restored, stored
+from ringwall_sql.schema import Schema
+
+LEDGER: Final = Schema("ledger", "0001", sa.MetaData())
+
+_ACCOUNTS: Final = sa.Table(
+    "budget_accounts",
+    LEDGER.tables,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("spent", sa.BigInteger, nullable=False),
+    sa.Column("reserved", sa.BigInteger, nullable=False),
+    sa.Column("most", sa.BigInteger, nullable=False),  # the limit of whoever reserved last
+    sa.Column("at", sa.Double, nullable=False, index=True),  # when that was
+)
+
+_HOLDS: Final = sa.Table(
+    "budget_holds",
+    LEDGER.tables,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("hold", sa.Text, primary_key=True),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("sure", sa.Boolean, nullable=False),
+    sa.Column("until", sa.Double, nullable=False),
+)
+
+_UNLIMITED: Final = 2**62
+
+
+class SqlLedger(Ledger):
+    """Keeps accounts in SQLite (a path) or in any database that SQLAlchemy reaches by a URL.
+
+    A hold is reserved by one statement, which the database runs whole or not at all, and which takes the accounts in
+    one order: any number of processes may use the same database, and none waits for another in a circle. Raises
+    `StoreError` when the database is locked for longer than `busy_timeout` seconds, read-only, full or gone, and
+    without `migrate` when its tables are of an older version of Ringwall; else they are brought up to date.
+    """
+
+    def __init__(self, url_or_path: str | Path, *, busy_timeout: float = BUSY_TIMEOUT, migrate: bool = True) -> None:
+        self._database = Database(url_or_path, LEDGER, failure=StoreError, migrate=migrate, busy_timeout=busy_timeout)
+
+    async def reserve(self, hold: Hold) -> str | None:
+        return await self._database.run(lambda: self._reserve(hold))
+
+    async def settle(self, hold: Hold, spent: Sequence[int]) -> tuple[Balance, ...]:
+        return await self._database.run(lambda: self._settle(hold, spent))
+
+    async def balances(self, accounts: Sequence[str], at: float) -> tuple[Balance, ...]:
+        def balances() -> tuple[Balance, ...]:
+            with self._database.reading() as connection:
+                lapsed = connection.execute(sa.select(_HOLDS.c.hold).where(_lapsed(accounts, at)).limit(1)).first()
+                if lapsed is None:
+                    return _balances(connection, accounts)
+            with self._database.writing() as connection:
+                _lapse(connection, accounts, at)
+                return _balances(connection, accounts)
+
+        return await self._database.run(balances)
+
+    async def drop(self, accounts: Sequence[str]) -> None:
+        def drop() -> None:
+            with self._database.writing() as connection:
+                _lock(connection, accounts)
+                connection.execute(sa.delete(_HOLDS).where(_among(_HOLDS, accounts)))
+                connection.execute(sa.delete(_ACCOUNTS).where(_among(_ACCOUNTS, accounts)))
+
+        await self._database.run(drop)
+
+    async def forget(self, before: float) -> int:
+        old = sa.and_(_ACCOUNTS.c.at < before, _ACCOUNTS.c.reserved == 0)
+
+        def forget() -> int:
+            with self._database.writing() as connection:
+                return connection.execute(sa.delete(_ACCOUNTS).where(old)).rowcount
+
+        return await self._database.run(forget)
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    def _reserve(self, hold: Hold) -> str | None:
+        for charge in hold.charges:
+            if charge.limit is not None and charge.amount > charge.limit:
+                return charge.account
+        refused = self._try(hold, lapse=False)
+        if refused is not None and self._has_lapsed(refused, hold.at):
+            return self._try(hold, lapse=True)
+        return refused
+
+    def _has_lapsed(self, account: str, at: float) -> bool:
+        with self._database.reading() as connection:
+            query = sa.select(_HOLDS.c.hold).where(_lapsed([account], at)).limit(1)
+            return connection.execute(query).first() is not None
+
+    def _try(self, hold: Hold, *, lapse: bool) -> str | None:
+        charges = sorted(hold.charges, key=lambda charge: stored(charge.account))
+        try:
+            with self._database.writing() as connection:
+                if lapse:
+                    _lapse(connection, [charge.account for charge in charges], hold.at)
+                self._grant(connection, hold, charges)
+        except _NoRoom as refused:
+            return refused.account
+        return None
+
+    def _grant(self, connection: sa.Connection, hold: Hold, charges: Sequence[Charge]) -> None:
+        granted = set(connection.execute(self._reservation(hold, charges)).scalars())
+        for charge in charges:
+            if stored(charge.account) not in granted:
+                raise _NoRoom(charge.account)
+        connection.execute(sa.insert(_HOLDS), [_held(hold, charge) for charge in charges])
+
+    def _reservation(self, hold: Hold, charges: Sequence[Charge]) -> sa.Executable:
+        """Reserve where there is room, and return those accounts; they are locked in the order of `charges`."""
+        insert = sqlite.insert(_ACCOUNTS) if self._database.on_sqlite else postgresql.insert(_ACCOUNTS)
+        asked = insert.values([_asked(hold, charge) for charge in charges])
+        new = asked.excluded
+        return asked.on_conflict_do_update(
+            index_elements=[_ACCOUNTS.c.account],
+            set_={"reserved": _ACCOUNTS.c.reserved + new.reserved, "most": new.most, "at": new.at},
+            where=_ACCOUNTS.c.spent + _ACCOUNTS.c.reserved + new.reserved <= new.most,
+        ).returning(_ACCOUNTS.c.account)
+
+    def _settle(self, hold: Hold, spent: Sequence[int]) -> tuple[Balance, ...]:
+        accounts = [charge.account for charge in hold.charges]
+        with self._database.writing() as connection:
+            _lock(connection, accounts)
+            this = sa.and_(_among(_HOLDS, accounts), _HOLDS.c.hold == hold.id)
+            kept = set(connection.execute(sa.delete(_HOLDS).where(this).returning(_HOLDS.c.account)).scalars())
+            for charge, amount in zip(hold.charges, spent, strict=True):
+                if stored(charge.account) in kept:
+                    _change(connection, charge.account, spent=amount, reserved=-charge.amount)
+                else:
+                    _change(connection, charge.account, spent=left_to_charge(charge, amount))
+            return _balances(connection, accounts)
+
+
+class _NoRoom(Exception):
+    """Rolls back what was reserved in the accounts that had room."""
+
+    def __init__(self, account: str) -> None:
+        self.account = account
+
+
+def _asked(hold: Hold, charge: Charge) -> dict[str, Any]:
+    most = _UNLIMITED if charge.limit is None else charge.limit
+    return {"account": stored(charge.account), "spent": 0, "reserved": charge.amount, "most": most, "at": hold.at}
+
+
+def _held(hold: Hold, charge: Charge) -> dict[str, Any]:
+    row = {"account": stored(charge.account), "hold": hold.id}
+    return {**row, "amount": charge.amount, "sure": charge.sure, "until": hold.until}
+
+
+def _among(table: sa.Table, accounts: Iterable[str]) -> sa.ColumnElement[bool]:
+    return table.c.account.in_([stored(account) for account in accounts])
+
+
+def _lapsed(accounts: Iterable[str], at: float) -> sa.ColumnElement[bool]:
+    return sa.and_(_among(_HOLDS, accounts), _HOLDS.c.until <= at)
+
+
+def _lock(connection: sa.Connection, accounts: Iterable[str]) -> None:
+    """Wait for the accounts in the order of reservations, before any hold is touched; on SQLite who writes is alone."""
+    if connection.dialect.name != "sqlite":
+        query = sa.select(_ACCOUNTS.c.account).where(_among(_ACCOUNTS, accounts))
+        by_code_point = _ACCOUNTS.c.account.collate("C")  # as Python sorts
+        connection.execute(query.order_by(by_code_point).with_for_update()).all()
+
+
+def _lapse(connection: sa.Connection, accounts: Sequence[str], at: float) -> None:
+    _lock(connection, accounts)
+    gone = sa.delete(_HOLDS).where(_lapsed(accounts, at)).returning(_HOLDS.c.account, _HOLDS.c.amount, _HOLDS.c.sure)
+    for account, amount, sure in connection.execute(gone).all():
+        _change(connection, restored(account), spent=amount if sure else 0, reserved=-amount)
+
+
+def _change(connection: sa.Connection, account: str, *, spent: int, reserved: int = 0) -> None:
+    """Change an account if it is still there."""
+    values = {"spent": _ACCOUNTS.c.spent + spent, "reserved": _ACCOUNTS.c.reserved + reserved}
+    connection.execute(sa.update(_ACCOUNTS).where(_ACCOUNTS.c.account == stored(account)).values(values))
+
+
+def _balances(connection: sa.Connection, accounts: Sequence[str]) -> tuple[Balance, ...]:
+    query = sa.select(_ACCOUNTS.c.account, _ACCOUNTS.c.spent, _ACCOUNTS.c.reserved).where(_among(_ACCOUNTS, accounts))
+    found = {account: Balance(spent, reserved) for account, spent, reserved in connection.execute(query)}
+    return tuple([found.get(stored(account), Balance()) for account in accounts])
