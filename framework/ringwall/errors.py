@@ -6,6 +6,7 @@
     │   ├── ContextOverflow              more tokens than the model's window holds
     │   ├── WorkerDied                   whoever worked on it died: killed, or out of memory
     │   ├── UnknownRun                   no such run, or none that this principal may see
+    │   │   └── RunErased                    there was one, and what it held was erased
     │   └── NotWaiting                   the run or call is not (any more) waiting for this answer
     ├── ConfigurationError           the deployer's: the app cannot be built like this
     │   ├── UnknownPlugin                no plugin of that name is installed
@@ -114,6 +115,16 @@ class UnknownRun(InvalidInput):
         super().__init__(
             f"no run {run_id!r} that you may see", hint="list the waiting ones with `app.waiting(as_=...)`"
         )
+
+
+class RunErased(UnknownRun):
+    """What the run held was erased, for whoever asked it or because it was too old; nothing goes on with it."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(run)
+        self.what = f"run {run!r} was erased"
+        self.hint = "ask again; when it was erased, and how much, is in the journal's runs `erasure:...`"
+        self.args = (self.what,)
 
 
 class NotWaiting(InvalidInput):
