@@ -22,6 +22,7 @@
     │   ├── ProviderUnavailable          busy, down or too slow; trying again may help
     │   └── BadReply                     the reply breaks the protocol or stops in the middle
     ├── StepFailed                   a step of the pipeline raised something that is not in this tree
+    ├── RunCancelled                 somebody cancelled this run while it went on
     ├── LimitReached                 a bound of the run: rounds, deadline, budget
     │   ├── BudgetReached                a hard budget has no room for the next thing
     │   └── RateReached                  too much in too short a time; trying again later will help
@@ -29,8 +30,7 @@
     └── JournalError                 the journal's
         ├── JournalUnavailable           locked, read-only, full or gone
         ├── JournalConflict              another process went on with this run
-        │   ├── RunHeld                      another process carries this run on, and lives
-        │   └── RunCancelled                 somebody cancelled this run meanwhile
+        │   └── RunHeld                      another process carries this run on, and lives
         └── ChainBroken                  an event was changed, removed or put in another order
 
 Each message says what happened, what was expected and the next move.
@@ -205,6 +205,15 @@ class StepFailed(RingwallError):
     fault = "configuration"
 
 
+class RunCancelled(RingwallError):
+    """Somebody cancelled this run while it went on: nothing more was begun, and what could be undone is."""
+
+    fault = "caller"
+
+    def __init__(self, run: str) -> None:
+        super().__init__(f"run {run!r} was cancelled", hint="`app.events(run, as_=...)` say by whom, and what remains")
+
+
 class Done(NamedTuple):
     """A tool call that a run had brought to an end, and its status: `done`, `failed`, `refused`."""
 
@@ -273,13 +282,6 @@ class RunHeld(JournalConflict):
 
     def __init__(self, run: str) -> None:
         super().__init__(f"run {run!r} is carried on by another process", hint="wait for it, or cancel the run")
-
-
-class RunCancelled(JournalConflict):
-    """Somebody cancelled this run while it went on; the process that went on with it begins nothing more."""
-
-    def __init__(self, run: str) -> None:
-        super().__init__(f"run {run!r} was cancelled", hint="see `app.events(run, as_=...)` for by whom")
 
 
 class ChainBroken(JournalError):

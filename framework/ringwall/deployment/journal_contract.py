@@ -208,7 +208,7 @@ class JournalContract:
             head = await journal.start(status.value, OWNER, drafts("0"), worker=first)
             await journal.append(status.value, [], head, status=status)
         await journal.keep(first.id, 0)
-        assert await journal.take(second, drafts("taken"), limit=9) == ["running", "cancelling"]
+        assert await journal.take(second, drafts("taken"), limit=9) == ["running", "stopping"]
         await journal.keep(first.id, 60)
         record = await journal.record("waiting")
         after = Head(record.length, record.head)

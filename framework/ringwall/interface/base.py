@@ -103,9 +103,10 @@ class Tool(ABC):
     - `label`: what its results are worth: who may read them, and what influences whoever reads them.
       None: readable by the run's principal only, influenced by `tool:<name>`.
     - `timeout`: seconds until it is given up.
+    - `undoable`: `undo` takes a call back.
 
     The caller relies on this: `run` is called with arguments that fit `parameters`; it returns text or raises;
-    it does nothing after it raised.
+    it does nothing after it raised. The same goes for `undo`.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Tool(ABC):
     idempotent: bool = False
     label: Label | None = None
     timeout: float = 30.0
+    undoable: bool = False
 
     @property
     @abstractmethod
@@ -129,6 +131,14 @@ class Tool(ABC):
     @abstractmethod
     async def run(self, arguments: Mapping[str, JSON], context: CallContext) -> str:
         """Do it, and return what the model shall read."""
+
+    async def undo(self, arguments: Mapping[str, JSON], result: str, context: CallContext) -> str:
+        """Take back what `run` did with these arguments, and returned as `result`; return what became of it.
+
+        Called for an `undoable` tool when its run is cancelled, or failed for good; `context.key` is another one
+        than that of the call.
+        """
+        raise NotImplementedError(f"{self.name} cannot take a call back")
 
     async def preview(self, arguments: Mapping[str, JSON], context: CallContext) -> Change | str | None:
         """Say what `run` would change, for the person who is asked to approve it; None: it cannot be said.
