@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import cast
 
 from ringwall.deployment.asking import Asking, is_endorsed, is_lifted, is_open, named_receivers
@@ -27,7 +28,10 @@ class GatedTools(ToolRunner):
 
     def __init__(self, inner: ToolRunner, log: RunLog) -> None:
         self._inner, self._log = inner, log
-        self._asking = Asking(log)
+
+    @cached_property
+    def _asking(self) -> Asking:
+        return Asking(self._log)
 
     def tools(self) -> Sequence[Tool]:
         return self._inner.tools()
