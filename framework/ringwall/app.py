@@ -551,7 +551,9 @@ class App:
             log.note("run.waiting", {"calls": [call.id for call in turn.pending]})
             await log.flush(status=RunStatus.WAITING, durable=True)
             return RunResult(turn.run, RunStatus.WAITING, waiting=await questions_for(log, log.principal))
-        log.settle()
+        if log.before_flush is not None:  # as `settle` does, a call cheaper
+            log.before_flush()
+            log.before_flush = None
         await release(log, as_="run.finished")
         await log.flush(status=RunStatus.DONE)
         if self.budgets.rules:
