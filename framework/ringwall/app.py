@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
 from ringwall.assembly import Assembly, Parts
@@ -27,6 +28,7 @@ from ringwall.deployment.budgets import Budget, Budgets, Rate
 from ringwall.deployment.delivery import Delivery
 from ringwall.deployment.desk import ApprovalDesk, Bounds
 from ringwall.deployment.disarm import DISARM, Disarm
+from ringwall.deployment.erasure import Erasure, erase, may_erase
 from ringwall.deployment.explain import Explanation, explain
 from ringwall.deployment.gates import question_label, release
 from ringwall.deployment.guard import Guard
@@ -37,12 +39,14 @@ from ringwall.deployment.leases import LEASE, Heart, Told
 from ringwall.deployment.limits import StandingRule
 from ringwall.deployment.reading import app_of, readable_events, tell_what_was_done
 from ringwall.deployment.runlog import RunLog
+from ringwall.deployment.sealing import SealedJournal
 from ringwall.deployment.sinks import EventSink
 from ringwall.deployment.standing import Standing
 from ringwall.deployment.unwinding import Stop, Unwinding, has_effects, may_cancel
 from ringwall.door import Door
 from ringwall.errors import (
     ActionDenied,
+    ConfigurationError,
     FlowDenied,
     InvalidInput,
     JournalConflict,
@@ -377,9 +381,7 @@ class App:
         Raises `UnknownRun` for whoever neither asked the run nor may `audit` this app, and for another app's run.
         """
         record, events = await self.journal.record(run), await self.journal.read(run)
-        if app_of(events) != self.name:
-            raise UnknownRun(run)
-        return await readable_events(events, record.owner, self.policy, as_)
+        return await readable_events(events, record.owner, self.policy, as_, app=self.name)
 
     async def explain(self, run: str, *, as_: Principal) -> Explanation:
         """Say which documents, memories and rules led to the answer and each action of a run, and why they were let.
@@ -391,6 +393,22 @@ class App:
     async def verify(self) -> int:
         """Check the journal's chains; return the number of events. Raises `ChainBroken` naming the first bad one."""
         return await self.journal.verify()
+
+    # Forgetting
+
+    async def erase(self, subject: Principal, *, by: Principal) -> Erasure:
+        """Erase what is kept of somebody: runs and open questions, profile, memories, cached replies.
+
+        `by` must be allowed to `erase` `subject:<id>`, or `subject:self` when it is its own. Call it again when it was
+        interrupted. Raises `ActionDenied`, `ConfigurationError` unless the journal is a `SealedJournal`, and what the
+        stores raise.
+        """
+        await may_erase(self.policy, subject, by)
+        if not isinstance(self.journal, SealedJournal):
+            raise ConfigurationError("the journal is not sealed, and cannot forget", expected="a `SealedJournal`")
+        forget = [partial(self.profiles.forget, subject), partial(self.memories.forget, subject)]
+        forget += [partial(model.forget, subject.own_grant) for model in self.models]
+        return await erase(self.journal, subject.own_grant, by=by.own_grant, forget=forget)
 
     # Living
 
@@ -536,7 +554,9 @@ class App:
             log.note("run.waiting", {"calls": [call.id for call in turn.pending]})
             await log.flush(status=RunStatus.WAITING, durable=True)
             return RunResult(turn.run, RunStatus.WAITING, waiting=await questions_for(log, log.principal))
-        log.settle()
+        if log.before_flush is not None:  # as `settle` does, a call cheaper
+            log.before_flush()
+            log.before_flush = None
         await release(log, as_="run.finished")
         await log.flush(status=RunStatus.DONE)
         if self.budgets.rules:

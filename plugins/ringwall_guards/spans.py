@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +10,7 @@ from typing import Final, NamedTuple
 
 _END: Final = re.compile(r"\n|[.!?][\"')\]]*[ \t]")
 _TRIES: Final = 20
+_LONG: Final = 4000
 
 
 class Span(NamedTuple):
@@ -54,6 +56,13 @@ def apart(spans: Iterable[Span]) -> list[Span]:
     return out
 
 
+async def rewrite(text: str, find: Finder, put: Callable[[str, str], str]) -> tuple[str, Counter[str]]:
+    """`rewritten`, in a thread if the text is long: others go on meanwhile."""
+    if len(text) <= _LONG:
+        return rewritten(text, find, put)
+    return await asyncio.to_thread(rewritten, text, find, put)
+
+
 def rewritten(text: str, find: Finder, put: Callable[[str, str], str]) -> tuple[str, Counter[str]]:
     """A text with `put(kind, found)` in place of what is found in each sentence, until nothing more is.
 
@@ -68,7 +77,8 @@ def _rewritten(sentence: str, find: Finder, put: Callable[[str, str], str], foun
         spans = apart(find(sentence))
         if not spans:
             return sentence
-        out, place = [], 0
+        out: list[str] = []
+        place = 0
         for start, end, kind in spans:
             out += (sentence[place:start], put(kind, sentence[start:end]))
             place = end
@@ -77,4 +87,4 @@ def _rewritten(sentence: str, find: Finder, put: Callable[[str, str], str], foun
     raise ValueError("what is put in place of what was found is found again")
 
 
-__all__ = ["Finder", "Span", "apart", "rewritten", "sentences", "whole_sentences"]
+__all__ = ["Finder", "Span", "apart", "rewrite", "rewritten", "sentences", "whole_sentences"]

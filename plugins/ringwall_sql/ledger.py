@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from ringwall.deployment.ledger import Balance, Charge, Hold, Ledger, left_to_charge
 from ringwall.errors import StoreError
-from ringwall_sql.database import BUSY_TIMEOUT, Database, restored, stored
+from ringwall_sql.database import BUSY_TIMEOUT, Database, stored
 from ringwall_sql.schema import Schema
 
 LEDGER: Final = Schema("ledger", "0001", sa.MetaData())
@@ -37,6 +37,26 @@ _HOLDS: Final = sa.Table(
 )
 
 _UNLIMITED: Final = 2**62
+
+# Made once: what SQLAlchemy takes to write a statement is more than what a database takes to do it.
+_RESERVE: Final = """
+    INSERT INTO budget_accounts (account, spent, reserved, most, at) VALUES {rows}
+    ON CONFLICT (account) DO UPDATE SET reserved = budget_accounts.reserved + excluded.reserved,
+        most = excluded.most, at = excluded.at
+    WHERE budget_accounts.spent + budget_accounts.reserved + excluded.reserved <= excluded.most
+    RETURNING account
+"""
+"""Reserves where there is room, and returns those accounts; they are locked in the order of the rows."""
+
+_HOLD: Final = sa.insert(_HOLDS)
+_CHANGE: Final = (
+    sa.update(_ACCOUNTS)
+    .where(_ACCOUNTS.c.account == sa.bindparam("this"))
+    .values(
+        spent=_ACCOUNTS.c.spent + sa.bindparam("more"),
+        reserved=_ACCOUNTS.c.reserved - sa.bindparam("less"),
+    )
+)
 
 
 class SqlLedger(Ledger):
@@ -116,22 +136,12 @@ class SqlLedger(Ledger):
         return None
 
     def _grant(self, connection: sa.Connection, hold: Hold, charges: Sequence[Charge]) -> None:
-        granted = set(connection.execute(self._reservation(hold, charges)).scalars())
+        asked = {name: value for place, charge in enumerate(charges) for name, value in _asked(place, charge)}
+        granted = set(connection.execute(_reserving(len(charges)), {**asked, "at": hold.at}).scalars())
         for charge in charges:
             if stored(charge.account) not in granted:
                 raise _NoRoom(charge.account)
-        connection.execute(sa.insert(_HOLDS), [_held(hold, charge) for charge in charges])
-
-    def _reservation(self, hold: Hold, charges: Sequence[Charge]) -> sa.Executable:
-        """Reserve where there is room, and return those accounts; they are locked in the order of `charges`."""
-        insert = sqlite.insert(_ACCOUNTS) if self._database.on_sqlite else postgresql.insert(_ACCOUNTS)
-        asked = insert.values([_asked(hold, charge) for charge in charges])
-        new = asked.excluded
-        return asked.on_conflict_do_update(
-            index_elements=[_ACCOUNTS.c.account],
-            set_={"reserved": _ACCOUNTS.c.reserved + new.reserved, "most": new.most, "at": new.at},
-            where=_ACCOUNTS.c.spent + _ACCOUNTS.c.reserved + new.reserved <= new.most,
-        ).returning(_ACCOUNTS.c.account)
+        connection.execute(_HOLD, [_held(hold, charge) for charge in charges])
 
     def _settle(self, hold: Hold, spent: Sequence[int]) -> tuple[Balance, ...]:
         accounts = [charge.account for charge in hold.charges]
@@ -139,11 +149,9 @@ class SqlLedger(Ledger):
             _lock(connection, accounts)
             this = sa.and_(_among(_HOLDS, accounts), _HOLDS.c.hold == hold.id)
             kept = set(connection.execute(sa.delete(_HOLDS).where(this).returning(_HOLDS.c.account)).scalars())
-            for charge, amount in zip(hold.charges, spent, strict=True):
-                if stored(charge.account) in kept:
-                    _change(connection, charge.account, spent=amount, reserved=-charge.amount)
-                else:
-                    _change(connection, charge.account, spent=left_to_charge(charge, amount))
+            connection.execute(
+                _CHANGE, [_settled(c, amount, kept) for c, amount in zip(hold.charges, spent, strict=True)]
+            )
             return _balances(connection, accounts)
 
 
@@ -154,9 +162,25 @@ class _NoRoom(Exception):
         self.account = account
 
 
-def _asked(hold: Hold, charge: Charge) -> dict[str, Any]:
-    most = _UNLIMITED if charge.limit is None else charge.limit
-    return {"account": stored(charge.account), "spent": 0, "reserved": charge.amount, "most": most, "at": hold.at}
+@cache
+def _reserving(charges: int) -> sa.TextClause:
+    """The statement that reserves so many charges."""
+    rows = ", ".join(f"(:account{n}, 0, :amount{n}, :most{n}, :at)" for n in range(charges))
+    return sa.text(_RESERVE.format(rows=rows))
+
+
+def _asked(place: int, charge: Charge) -> Iterator[tuple[str, Any]]:
+    yield f"account{place}", stored(charge.account)
+    yield f"amount{place}", charge.amount
+    yield f"most{place}", _UNLIMITED if charge.limit is None else charge.limit
+
+
+def _settled(charge: Charge, amount: int, kept: Collection[str]) -> dict[str, Any]:
+    """How an account changes when a charge is settled whose hold was kept, or else had lapsed."""
+    this = stored(charge.account)
+    if this in kept:
+        return {"this": this, "more": amount, "less": charge.amount}
+    return {"this": this, "more": left_to_charge(charge, amount), "less": 0}
 
 
 def _held(hold: Hold, charge: Charge) -> dict[str, Any]:
@@ -183,14 +207,12 @@ def _lock(connection: sa.Connection, accounts: Iterable[str]) -> None:
 def _lapse(connection: sa.Connection, accounts: Sequence[str], at: float) -> None:
     _lock(connection, accounts)
     gone = sa.delete(_HOLDS).where(_lapsed(accounts, at)).returning(_HOLDS.c.account, _HOLDS.c.amount, _HOLDS.c.sure)
-    for account, amount, sure in connection.execute(gone).all():
-        _change(connection, restored(account), spent=amount if sure else 0, reserved=-amount)
-
-
-def _change(connection: sa.Connection, account: str, *, spent: int, reserved: int = 0) -> None:
-    """Change an account if it is still there."""
-    values = {"spent": _ACCOUNTS.c.spent + spent, "reserved": _ACCOUNTS.c.reserved + reserved}
-    connection.execute(sa.update(_ACCOUNTS).where(_ACCOUNTS.c.account == stored(account)).values(values))
+    changes = [
+        {"this": account, "more": amount if sure else 0, "less": amount}
+        for account, amount, sure in connection.execute(gone).all()
+    ]
+    if changes:
+        connection.execute(_CHANGE, changes)
 
 
 def _balances(connection: sa.Connection, accounts: Sequence[str]) -> tuple[Balance, ...]:

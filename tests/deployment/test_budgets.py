@@ -6,13 +6,24 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ringwall import App, Budget, Budgets, Principal, Rate, Rules, RunResult, RunStatus, call
-from ringwall.deployment import Limiter, Spender, Taken
-from ringwall.errors import BudgetReached, ConfigurationError, Done, LimitReached, RateReached
+from ringwall.deployment import Balance, Hold, InMemoryLedger, Limiter, Spender, Taken
+from ringwall.errors import (
+    BadReply,
+    BudgetReached,
+    ConfigurationError,
+    Done,
+    LimitReached,
+    ProviderUnavailable,
+    RateReached,
+    StoreError,
+)
 from ringwall.model.base import (
     Ability,
     Delta,
@@ -134,10 +145,10 @@ async def test_a_hard_budget_stops_before_the_model_is_asked_and_tells_what_was_
     ) as app:
         with pytest.raises(BudgetReached, match=r"'rounds per run' is used up.*next: resume") as caught:
             await app.ask("Book five.", as_=ANA, run="r")
-        assert (caught.value.budget, caught.value.limit, caught.value.asked) == ("rounds per run", 1, 1)
+        assert (caught.value.budget, caught.value.limit) == ("rounds per run", 1)
         assert caught.value.fault == "limit"
         assert caught.value.run == "r"
-        assert caught.value.done == (Done("book", "done", "booked five"),)
+        assert caught.value.done == (Done("book", "done"),)
         kinds = [event.kind for event in await app.events("r", as_=ANA)]
         assert "budget.reached" in kinds
         assert "run.failed" in kinds
@@ -390,3 +401,109 @@ async def test_two_hundred_runs_at_once_never_pass_a_budget(unit: Any) -> None:
 def test_what_cannot_be_counted_is_refused_when_it_is_said(make: Callable[[], object], match: str) -> None:
     with pytest.raises(ConfigurationError, match=match):
         make()
+
+
+async def test_a_provider_that_takes_more_than_a_reply_may_is_charged_it_and_it_is_told() -> None:
+    budget = Budget(1000, "tokens", per="principal")
+    async with hosted_app(Told(Usage(100, 2000)), budget) as app:
+        result = await app.ask("Hello?", as_=ANA)
+        assert await spent(app, budget) == (2100, 0)
+        assert "budget.passed" in [event.kind for event in await app.events(result.run, as_=ANA)]
+        with pytest.raises(BudgetReached):
+            await app.ask("Hello?", as_=ANA)
+
+
+async def test_a_ledger_that_fails_when_all_is_done_does_not_undo_it() -> None:
+    class Forgetless(InMemoryLedger):
+        async def drop(self, accounts: Sequence[str]) -> None:
+            raise StoreError("gone")
+
+    async with app_with(["Hello."], budgets=Budgets([Budget(1, "rounds")], ledger=Forgetless())) as app:
+        assert (await app.ask("Hello?", as_=ANA, run="r")).status is RunStatus.DONE
+        assert (await app.journal.record("r")).status is RunStatus.DONE
+
+
+class Waiting(InMemoryLedger):
+    """Lets others go first, before and after it does anything."""
+
+    async def reserve(self, hold: Hold) -> str | None:
+        await asyncio.sleep(0)
+        refused = await super().reserve(hold)
+        await asyncio.sleep(0)
+        return refused
+
+    async def settle(self, hold: Hold, spent: Sequence[int]) -> tuple[Balance, ...]:
+        await asyncio.sleep(0)
+        balances = await super().settle(hold, spent)
+        await asyncio.sleep(0)
+        return balances
+
+
+@pytest.mark.parametrize("moment", range(40))
+async def test_a_run_that_is_cancelled_at_any_moment_leaves_nothing_reserved(moment: int) -> None:
+    budget = Budget(10_000, "tokens", per="principal")
+    script: list[Line] = [call("book", table="five"), "Booked."]
+    budgets = Budgets([budget, Budget(9, "calls")], ledger=Waiting())
+    async with app_with(script, tools=[booking_tool([])], budgets=budgets) as app:
+        asking = asyncio.ensure_future(app.ask("Book five.", as_=ANA, run="r"))
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
+        for each, run in ((budget, ""), (budgets.budgets[1], "r")):
+            assert (await spent(app, each, run=run))[1] == 0
+
+
+END: Final = st.sampled_from(["usage", "none", "unavailable", "broken", "cancelled", "left"])
+REPLIES: Final = st.lists(st.tuples(END, st.integers(0, 256), st.integers(0, 3)), min_size=1, max_size=25)
+
+
+class Anyhow(Told):
+    """Ends each reply as it is told to, and knows how many tokens it gave out in all."""
+
+    def __init__(self, replies: Sequence[tuple[str, int, int]]) -> None:
+        super().__init__(None)
+        self._replies = list(replies)
+        self.given = 0
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
+        end, tokens, pauses = self._replies[self.asked % len(self._replies)]
+        self.asked += 1
+        for _ in range(pauses):
+            await asyncio.sleep(0)
+        if end == "unavailable":
+            raise ProviderUnavailable("busy")
+        self.given += 10 + tokens
+        yield Delta("Good ")
+        if end == "broken":
+            raise BadReply("half a reply")
+        if end in ("cancelled", "left"):
+            await asyncio.sleep(30)
+        yield Delta("", (), None if end == "none" else Usage(10, tokens), "stop")
+
+
+async def _ask(app: App, end: str) -> None:
+    """Ask once, and go away in the middle of a reply that would not end."""
+    with contextlib.suppress(BudgetReached, ProviderUnavailable, BadReply):
+        if end == "left":
+            async with contextlib.aclosing(app.stream("Hello?", as_=ANA)) as pieces:
+                await anext(pieces)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await app.ask("Hello?", as_=ANA)
+
+
+@settings(deadline=None, max_examples=40)
+@given(replies=REPLIES, limit=st.integers(200, 3000))
+async def test_however_replies_end_a_budget_is_not_passed_and_nothing_stays_reserved(
+    replies: list[tuple[str, int, int]], limit: int
+) -> None:
+    budget = Budget(limit, "tokens", per="principal")
+    model = Anyhow(replies)
+    async with hosted_app(model, budget) as app:
+        await asyncio.gather(*(_ask(app, end) for end, _, _ in replies))
+        while (now := await spent(app, budget))[1]:  # noqa: ASYNC110 (streams that were left end by themselves)
+            await asyncio.sleep(0.001)
+        assert model.given <= now[0] <= limit

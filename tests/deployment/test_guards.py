@@ -184,6 +184,22 @@ async def test_arguments_are_rewritten_before_they_are_approved_and_results_befo
         assert told["call.finished"]["text"] == "done the ***"
 
 
+async def test_what_somebody_approves_is_what_the_guards_left_and_it_is_done_once() -> None:
+    sent, post = outbox()
+    rules = RULES.replace("allow user:* call", "ask user:* call") + "allow role:boss approve tool:*\n"
+    model = ScriptedModel([call("post", text="the secret"), "Fine."])
+    boss = Principal.user("mia", "boss")
+    guards = [Swap("secret", "***", Crossing.ARGUMENTS)]
+    rules += "grant role:boss collection:questions\n"
+    async with App(policy=Rules(rules), model=model, tools=[post], guards=guards) as app:
+        waiting = await app.ask("Hello?", as_=ANA)
+        (question,) = await app.waiting(as_=boss)
+        assert "secret" not in str(question)
+        await app.approve(waiting.run, by=boss)
+        assert (await app.resume(waiting.run)).text == "Fine."
+    assert sent == ["the ***"]
+
+
 async def test_refused_arguments_go_back_to_the_model_and_nothing_is_done() -> None:
     sent, post = outbox()
     script = [call("post", text="the secret"), "Fine."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from pathlib import Path
@@ -12,12 +13,24 @@ from hypothesis import strategies as st
 
 from ringwall import App, InMemoryJournal, Rules, ScriptedModel
 from ringwall.deployment import Told
-from ringwall.deployment.rollout import Evidence, Limit, RolledBack, RunsWith, Trial, failures, slower_than
+from ringwall.deployment.guard import Crossing
+from ringwall.deployment.rollout import (
+    Evidence,
+    Limit,
+    RolledBack,
+    RunsWith,
+    Trial,
+    failed,
+    failures,
+    guarded,
+    slower_than,
+)
 from ringwall.deployment.sink_contract import EventSinkContract
 from ringwall.deployment.sinks import EventSink
-from ringwall.errors import ConfigurationError, InvalidInput, ProviderUnavailable
+from ringwall.errors import ConfigurationError, GuardRefused, InvalidInput, ProviderUnavailable
 from ringwall.model.rollout import Share
 from ringwall.model.router import Router
+from tests.deployment.test_guards import Refuses
 from tests.scenes import ANA, RULES
 
 
@@ -138,16 +151,28 @@ async def test_a_canary_that_fails_is_taken_back_and_the_journal_says_so() -> No
     assert (whys[0], whys[-1]) == ("ProviderUnavailable", "RolledBack")
 
 
+async def test_answers_that_a_guard_refuses_take_a_model_back() -> None:
+    trial = Trial("new-model", [Limit("guards", 0.1, RunsWith(provider="new", bad=guarded))], at_least=3)
+    model = ScriptedModel(["No!", "Yes.", *["No!"] * 9], name="new")
+    async with App(policy=Rules(RULES), model=model, sinks=[trial], guards=[Refuses("!", Crossing.ANSWER)]) as app:
+        for _ in range(11):
+            with contextlib.suppress(GuardRefused):
+                await app.ask("Is it?", as_=ANA)
+    assert trial.rolled_back is not None
+    assert (trial.rolled_back.limit, trial.holds()) == ("guards", False)
+
+
 def told(run: str, kind: str, **facts: float | str) -> Told:
     return Told("app", "", run, 0, kind, 0.0, facts)
 
 
 def test_runs_are_told_apart_by_a_fact_and_judged_when_they_end() -> None:
-    reads = RunsWith(prompt="answer@2", bad=["run.failed", "guard.hit"])
+    reads = RunsWith(prompt="answer@2", bad=lambda event: failed(event) or guarded(event))
     script = [
         ("r1", "turn.changed", {"prompt": "answer@2"}, None),
         ("r2", "turn.changed", {"prompt": "answer@1"}, None),
-        ("r3", "guard.hit", {}, None),
+        ("r1", "guard.ran", {"did": "rewrote"}, None),
+        ("r3", "guard.ran", {"did": "refused"}, None),
         ("r3", "turn.changed", {"prompt": "answer@2"}, None),
         ("r1", "run.finished", {}, False),
         ("r2", "run.failed", {}, None),

@@ -18,7 +18,9 @@ from ringwall.deployment.toolgate import GatedTools
 from ringwall.label import BOTTOM, Label, join
 from ringwall.model.cache import CachedModel
 from ringwall.personalization.base import Memory
+from ringwall.personalization.memory import InMemoryMemories, InMemoryProfiles
 from ringwall.principal import ACL
+from ringwall_audit import AesSealer
 from tests.leaks.life import CLUBS, TENANTS
 
 Off = Callable[[], AbstractContextManager[object]]
@@ -79,6 +81,11 @@ async def search_unlabelled(self: GatedStore, query: Any, readable: Any, k: int)
     return [public(match) for match in await self._inner.search(query, allowed, k)]
 
 
+async def get_unlabelled(self: GatedStore, ids: Sequence[str], readable: Any) -> list[Chunk]:
+    allowed = readable & await self._log.policy.grants(self._log.principal)
+    return [public(Match(chunk, 0.0)).chunk for chunk in await self._inner.get(ids, allowed)]
+
+
 def public(match: Match) -> Match:
     chunk = match.chunk
     readers = ACL(("public",))
@@ -106,7 +113,7 @@ async def profile_unlabelled(self: GatedProfiles, principal: Any) -> Any:
     return await self._inner.get(principal)
 
 
-async def all_events(events: Sequence[Event], *_: object) -> list[Event]:
+async def all_events(events: Sequence[Event], *_: object, **__: object) -> list[Event]:
     return list(events)
 
 
@@ -148,7 +155,9 @@ OFF: Final[dict[str, Off]] = {
     "an embedder receives anything": without(gates, "may_flow", yes),
     "search reads for everybody": without(GatedStore, "search", search_everything),
     "search reads by what was held": without(GatedStore, "search", search_as_it_was),
-    "passages have no readers": without(GatedStore, "search", search_unlabelled),
+    "passages have no readers": all_of(
+        without(GatedStore, "search", search_unlabelled), without(GatedStore, "get", get_unlabelled)
+    ),
     "recall reads for everybody": without(GatedMemories, "recall", recall_everything),
     "memories lose their labels when recalled": without(GatedMemories, "recall", recall_unlabelled),
     "memories lose their labels when kept": without(GatedMemories, "add", keep_as_given),
@@ -162,5 +171,8 @@ OFF: Final[dict[str, Off]] = {
     "events have no readers": without(reading, "event_label", lambda event: BOTTOM),
     "a resumed run has read nothing": without(RunLog, "restore", restored_without_floor(RunLog.restore)),
     "questions are for everybody": without(app, "question_label", question_of_everybody),
+    "keys are not destroyed": without(AesSealer, "destroy", nothing),
+    "memories are not forgotten": without(InMemoryMemories, "forget", nothing),
+    "profiles are not forgotten": without(InMemoryProfiles, "forget", nothing),
     "the cache looks at the question alone": without(CachedModel, "_key", key_of_the_question),
 }  # fmt: skip

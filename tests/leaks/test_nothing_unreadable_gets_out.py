@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from itertools import combinations
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from ringwall import App, Principal, Rules
 from ringwall.data import DocumentStore
+from ringwall.deployment import EventSink
+from ringwall.deployment.guard import Crossing, Guard, Passing, Ruling
 from ringwall.model import Location
 from ringwall.personalization import Memory, Profile
 from tests.leaks.stores import STORES, Digests
@@ -85,7 +88,14 @@ def scenes(draw: st.DrawFn) -> tuple[Stage, list[Ask]]:
 class Play:
     """A stage as an app, with models and tools that keep what they are shown, and the asks that are made of it."""
 
-    def __init__(self, world: Stage, asks: list[Ask], documents: DocumentStore) -> None:
+    def __init__(
+        self,
+        world: Stage,
+        asks: list[Ask],
+        documents: DocumentStore,
+        sinks: Sequence[EventSink] = (),
+        guards: Sequence[Guard] = (),
+    ) -> None:
         self.world, self.asks = world, asks
         self.far = Hijacked(asks, principal=world.far, location=Location.REMOTE)
         self.near = Hijacked(asks, principal=Principal("model:near"), location=Location.IN_PROCESS)
@@ -97,6 +107,8 @@ class Play:
             pipeline=EVERYTHING,
             documents=documents,
             embeddings=Digests(),
+            sinks=sinks,
+            guards=guards,
         )
 
     async def fill(self) -> None:
@@ -141,6 +153,24 @@ def test_what_anybody_is_told_is_what_it_may_read(store: str, caplog: pytest.Log
         assert not words_in(caplog.text)
 
     holds()
+
+
+class LetsPass(Guard):
+    """Stands everywhere, and lets pass what comes."""
+
+    name, crossings = "lets-pass", frozenset(Crossing)
+
+    async def inspect(self, passing: Passing) -> Ruling:
+        return Ruling(passing.text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(scene=scenes())
+def test_guards_open_no_way_and_close_none(scene: tuple[Stage, list[Ask]]) -> None:
+    with STORES["memory"].opened() as documents:
+        play = Play(*scene, documents, guards=[LetsPass()])
+        with play.app as app:
+            app.run_sync(play_and_look_everywhere(play))
 
 
 async def play_and_look_everywhere(play: Play) -> None:

@@ -140,7 +140,7 @@ def test_a_file_that_is_none_is_said_so(tmp_path: Path) -> None:
 async def test_the_journal_says_of_each_run_which_prompt_it_was_given(registry: PromptRegistry) -> None:
     registry.move("answer", "2", Stage.CANARY, percent=100)
     journal, choice = InMemoryJournal(), registry.choice("answer", cohort=lambda asker: asker == "user:ana")
-    app = app_with(["Yes."] * 2, journal=journal, pipeline=Pipeline(partial(Compose, template=choice), Agent))
+    app = app_with(["Yes."] * 2, journal=journal, pipeline=Pipeline(partial(Compose, choice=choice), Agent))
     prompts = []
     for who in (ANA, Principal.user("bo", "guest")):
         result = await app.ask("Is it?", as_=who)

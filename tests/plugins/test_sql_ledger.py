@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -13,10 +14,13 @@ import pytest
 import pytest_asyncio
 
 from ringwall import Budget, Budgets
+from ringwall.deployment import Spender
 from ringwall.deployment.ledger import Balance, Charge, Ledger
 from ringwall.deployment.ledger_contract import LedgerContract, hold
 from ringwall.errors import BudgetReached, StoreError
+from ringwall.model.base import Location
 from ringwall_sql import SqlLedger
+from tests.plugins import asking_for_ever
 from tests.scenes import ANA, app_with
 
 PROGRAM = Path(__file__).with_name("sharing_a_ledger.py")
@@ -83,3 +87,28 @@ async def test_a_process_that_died_holds_nothing_back_for_ever(url: str) -> None
     assert await alive.reserve(hold(Charge("acme", 2, 10), at=59)) == "acme"
     assert await alive.reserve(hold(Charge("acme", 2, 10), at=61)) is None
     await alive.close()
+
+
+@pytest.mark.parametrize(("location", "stays"), [(Location.IN_PROCESS, False), (Location.REMOTE, True)])
+async def test_what_a_killed_run_had_reserved_lapses_and_the_run_goes_on(
+    tmp_path: Path, location: Location, *, stays: bool
+) -> None:
+    """What a provider elsewhere was asked for counts as spent; what died with the process does not."""
+    program = str(Path(__file__).with_name("asking_for_ever.py"))
+    pipe = asyncio.subprocess.PIPE
+    killed = await asyncio.create_subprocess_exec(sys.executable, program, str(tmp_path), location, stdout=pipe)
+    assert killed.stdout is not None
+    assert await killed.stdout.readline() == b"asked\n"
+    killed.kill()
+    await killed.wait()
+
+    later = [time.time()]
+    async with asking_for_ever.app(tmp_path, location, answers=True, now=lambda: later[0]) as app:
+        spender = Spender("r", asking_for_ever.ANA)
+        spent, reserved = await app.budgets.spent("tokens", spender)
+        assert spent == 0
+        assert reserved > 256
+        later[0] += asking_for_ever.LEASE + 1
+        assert await app.budgets.spent("tokens", spender) == (reserved if stays else 0, 0)
+        assert (await app.resume("r")).text == "Hello."
+        assert await app.budgets.spent("tokens", spender) == ((reserved if stays else 0) + 12, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import secrets
 import time
@@ -9,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from ringwall.deployment.ledger import Charge, Hold, InMemoryLedger, Ledger
 from ringwall.deployment.limiter import Limiter, Taken
-from ringwall.errors import ConfigurationError
+from ringwall.errors import ConfigurationError, StoreError
 from ringwall.model.base import ModelInfo, ModelRequest, Price, Usage
 from ringwall.principal import Principal
 from ringwall.schema import canonical
@@ -131,6 +132,13 @@ Amounts = Mapping[str, int]
 """Units in a ledger's whole numbers."""
 
 
+class Reservation(NamedTuple):
+    """What is reserved, or to be: a charge of the hold for each budget, in the same order."""
+
+    budgets: tuple[Budget, ...]
+    hold: Hold
+
+
 def most_tokens(request: ModelRequest) -> int:
     """What a prompt can have in tokens at most: as many as it has bytes, and some around each message.
 
@@ -190,16 +198,16 @@ class Budgets:
         dearest = Price(max(price.prompt, price.cached or 0.0), price.completion)
         return {"rounds": 1, "tokens": usage.prompt + usage.completion, "money": money(dearest.of(usage))}
 
-    def hold(self, spender: Spender, amounts: Amounts, *, sure: bool) -> Hold:
+    def reservation(self, spender: Spender, amounts: Amounts, *, sure: bool) -> Reservation:
         """What is to be reserved in the ledger, for every budget that counts one of the amounts."""
         now = self.now()
-        charges = []
-        for budget in self.budgets:
-            if budget.unit in amounts and self.counts(budget, spender):
-                limit = budget.scaled if budget.hard else None
-                account = self.account(budget, spender, now)
-                charges.append(Charge(account, amounts[budget.unit], limit, sure and budget.unit != "seconds"))
-        return Hold(secrets.token_hex(12), tuple(charges), now, now + self.lease)
+        asked = tuple([b for b in self.budgets if b.unit in amounts and self.counts(b, spender)])
+        charges = [self._charge(budget, spender, amounts, now, sure=sure) for budget in asked]
+        return Reservation(asked, Hold(secrets.token_hex(12), tuple(charges), now, now + self.lease))
+
+    def _charge(self, budget: Budget, spender: Spender, amounts: Amounts, now: float, *, sure: bool) -> Charge:
+        account, limit = self.account(budget, spender, now), budget.scaled if budget.hard else None
+        return Charge(account, amounts[budget.unit], limit, sure and budget.unit != "seconds")
 
     def taken(self, spender: Spender, amounts: Amounts) -> list[tuple[Rate, Taken]]:
         """What is to be taken of every rate that counts one of the amounts."""
@@ -217,7 +225,7 @@ class Budgets:
 
     def account(self, budget: Budget, spender: Spender, at: float) -> str:
         """The account in which a budget is counted at that time."""
-        period = datetime.fromtimestamp(at, UTC).strftime(_FORMATS[budget.every])
+        period = datetime.fromtimestamp(at, UTC).strftime(_FORMATS[budget.every]) if budget.every else ""
         return canonical([budget.name, spender.key(budget.per), period])
 
     async def spent(self, name: str, spender: Spender) -> tuple[float, float]:
@@ -240,11 +248,12 @@ class Budgets:
         raise ConfigurationError(f"no budget is named {name!r}", expected=f"one of: {names}")
 
     async def finished(self, run: str, principal: Principal) -> None:
-        """Forget what a run spent of budgets per run: it is over."""
+        """Forget what a run spent of budgets per run: it is over. A ledger that fails now must not undo that."""
         spender = Spender(run, principal)
         own = [self.account(budget, spender, 0.0) for budget in self.budgets if budget.per == "run"]
         if own:
-            await self.ledger.drop(own)
+            with contextlib.suppress(StoreError):
+                await self.ledger.drop(own)
 
     async def close(self) -> None:
         """Close the ledger and the limiter."""

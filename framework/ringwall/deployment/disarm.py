@@ -39,10 +39,14 @@ _ACTIVE: Final = (
     rf"|(?P<name>(?<![A-Za-z0-9_.\-]){_N}(?:\.{_N})+)"
 )
 _hidden: Final = re.compile(_HIDDEN)
+_unseen: Final = re.compile(f"[{_UNSEEN}]")
 _active: Final = re.compile(_ACTIVE)
-_either: Final = re.compile(f"{_HIDDEN}|{_ACTIVE}")
+# Every match of `_active` lies in a run of printable ASCII and has one of these in it, which are quick to look for.
+_sign: Final = re.compile(r"\](?=[(:])|<(?=[A-Za-z/!?@#])|:(?=[!-~])|\.(?=[A-Za-z0-9_\-])")
+_run: Final = re.compile(r"[!-~]*")
+_either: Final = re.compile(f"[{_UNSEEN}]|{_sign.pattern}")
 _WIDE: Final = r"[\u3000-\u30ff\u3400-\u9fff\uac00-\ud7af\uff01-\uff5e]"
-_cut: Final = re.compile(rf".*(?:[ \t\n]|{_WIDE}(?={_WIDE}|[ \t\n]))", re.DOTALL)
+_wide_cut: Final = re.compile(rf".*{_WIDE}(?={_WIDE}|[ \t\n])", re.DOTALL)
 _tail: Final = re.compile(r"(?::\d{1,5})?[/?#\\][!-~]*")
 _plain: Final = re.compile(r"[A-Za-z0-9_~%/.:\-]*")
 _end: Final = re.compile(r"[)\].,;!?'\"*>_]*$")
@@ -74,13 +78,19 @@ class Disarm(Guard):
         self._hosts = frozenset(host.lower() for host in hosts if not host.startswith("*."))
         self._below = tuple(host[1:].lower() for host in hosts if host.startswith("*."))
 
+    def __repr__(self) -> str:
+        hosts = sorted((*self._hosts, *(f"*{host}" for host in self._below)))
+        given = [*([f"hosts={hosts}"] if hosts else []), *(["always=True"] if self.always else [])]
+        return f"Disarm({', '.join(given)})"
+
     async def inspect(self, passing: Passing) -> Ruling:
         text, found = self._disarmed(passing.text, passing.words)
         return Ruling(text, found)
 
     def settled(self, text: str, crossing: Crossing) -> int:
-        cut = _cut.match(text)
-        return cut.end() if cut else 0
+        cut = 1 + max(text.rfind(" "), text.rfind("\n"), text.rfind("\t"))
+        wide = None if text.isascii() else _wide_cut.match(text, cut)
+        return wide.end() if wide else cut
 
     def touches(self, text: str) -> bool:
         """Whether there may be anything to disarm in a text: quick, and never a wrong no."""
@@ -92,19 +102,32 @@ class Disarm(Guard):
 
     def _disarmed(self, text: str, words: Callable[[], Sequence[str]]) -> tuple[str, dict[str, int]]:
         found: dict[str, int] = {}
-        text, unseen = _hidden.subn("", text)
-        if unseen:
-            found["unseen"] = unseen
+        if _unseen.search(text):
+            text, unseen = _hidden.subn("", text)
+            if unseen:
+                found["unseen"] = unseen
         out: list[str] = []
         place = 0
-        while match := _active.search(text, place):
+        while sign := _sign.search(text, place):
+            start = _start_of_run(text, sign.start(), place)
+            run = _run.match(text, start)
+            end = run.end() if run else sign.end()
+            out += (text[place:start], self._inert_run(text[start:end], words, found))
+            place = end
+        return "".join((*out, text[place:])), found
+
+    def _inert_run(self, run: str, words: Callable[[], Sequence[str]], found: dict[str, int]) -> str:
+        """A run of printable ASCII made inert; what was done is counted in `found`."""
+        out: list[str] = []
+        place = 0
+        while match := _active.search(run, place):
             new, end = self._inert(match, words)
-            out += (text[place : match.start()], new)
-            if new != text[match.start() : end]:
+            out += (run[place : match.start()], new)
+            if new != run[match.start() : end]:
                 kind = str(match.lastgroup if match["link"] is None else "link")
                 found[kind] = found.get(kind, 0) + 1
             place = end
-        return "".join((*out, text[place:])), found
+        return "".join((*out, run[place:]))
 
     def _inert(self, match: re.Match[str], words: Callable[[], Sequence[str]]) -> tuple[str, int]:
         """What stands in place of a match, and where to go on."""
@@ -146,6 +169,12 @@ class Disarm(Guard):
         if "@" in parts.netloc or not (host in self._hosts or host.endswith(self._below)):
             return False
         return any(address == said.rstrip(_TRAILING) for text in words() for said in _address.findall(text))
+
+
+def _start_of_run(text: str, place: int, least: int) -> int:
+    while place > least and "!" <= text[place - 1] <= "~":
+        place -= 1
+    return place
 
 
 def _stands_in(name: str, words: Iterable[str]) -> bool:

@@ -22,6 +22,7 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
         "provider", "prompt_tokens", "cached_tokens", "completion_tokens", "cost", "finish", "ms",
     ),
     "model.skipped": ("provider", "why"),
+    "guard.ran": ("at",),
     "data.searched": ("k", "ms"),
     "data.ranked": ("stage",),
     "budget.guessed": ("provider",),
@@ -65,7 +66,18 @@ def _prompt(body: Mapping[str, Any], facts: dict[str, JSON]) -> None:
         facts["prompt"] = prompt
 
 
+_DID: Final = ("passed", "rewrote", "failed", "refused")
+"""What a guard can come to, mildest first."""
+
+
+def _guards(body: Mapping[str, Any], facts: dict[str, JSON]) -> None:
+    """What the guards at a crossing came to, the strictest of them, and what they took."""
+    did = [_DID.index(each["did"]) for each in body["guards"] if each["did"] in _DID]
+    facts.update(did=_DID[max(did, default=0)], ms=sum(each["ms"] for each in body["guards"]))
+
+
 _MORE: Final[Mapping[str, Callable[[Mapping[str, Any], dict[str, JSON]], None]]] = {
+    "guard.ran": _guards,
     "model.replied": _finish,
     "turn.changed": _prompt,
 }

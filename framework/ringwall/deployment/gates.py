@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from ringwall.data.base import Chunk, DocumentStore, Match, Query
 from ringwall.data.receiving import in_tenant_of
@@ -262,9 +262,23 @@ def source_principal(source: Source, tenant: str) -> Principal:
 async def may_flow(log: RunLog, label: Label, receiver: Principal) -> bool:
     """Ask, and write the answer down before anything leaves: a disclosure is never only in memory."""
     allowed = label.may_flow_to(await log.policy.grants(receiver))
-    log.note("flow.allowed" if allowed else "flow.denied", {"receiver": receiver.id})
+    log.note("flow.allowed" if allowed else "flow.denied", _flow(log, label, receiver))
     await log.flush()
     return allowed
+
+
+def _flow(log: RunLog, label: Label, receiver: Principal) -> dict[str, JSON]:
+    """Who was to receive what: all that is needed to ask again; what a run has seen goes without saying."""
+    body: dict[str, JSON] = {"receiver": receiver.id}
+    if receiver.tenant:
+        body["tenant"] = receiver.tenant
+    if receiver.roles:
+        body["roles"] = [*sorted(receiver.roles)]
+    if not label <= log.floor:
+        body["more"] = True  # than the event's own label admits to be told
+    elif label != log.floor:
+        body["label"] = cast(JSON, label.to_json())
+    return body
 
 
 async def may_disclose(log: RunLog, receiver: Principal, texts: Sequence[str]) -> bool:

@@ -8,8 +8,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable
 from typing import Final, TypeVar
 
-from ringwall.deployment.budgets import SCALE, Amounts, Budget, Budgets, Spender
-from ringwall.deployment.ledger import Charge, Hold
+from ringwall.deployment.budgets import SCALE, Amounts, Budget, Budgets, Reservation, Spender
+from ringwall.deployment.ledger import Hold
 from ringwall.deployment.runlog import RunLog
 from ringwall.errors import BudgetReached, RateReached, RingwallError
 
@@ -37,37 +37,38 @@ class Meter:
         """On whose account this run does something."""
         return Spender(self._log.run, self._log.principal, provider)
 
-    async def reserve(self, spender: Spender, amounts: Amounts, *, sure: bool) -> Hold:
+    async def reserve(self, spender: Spender, amounts: Amounts, *, sure: bool) -> Reservation:
         """Reserve the amounts in every budget that counts them. Raises `BudgetReached`, `RateReached`."""
         await self._take(spender, amounts)
         return await self.reserve_more(spender, amounts, sure=sure)
 
-    async def reserve_more(self, spender: Spender, amounts: Amounts, *, sure: bool) -> Hold:
+    async def reserve_more(self, spender: Spender, amounts: Amounts, *, sure: bool) -> Reservation:
         """As `reserve`, for what a rate has let pass."""
-        hold = self._budgets.hold(spender, amounts, sure=sure)
-        if not hold.charges:
-            return hold
+        asked = self._budgets.reservation(spender, amounts, sure=sure)
+        if asked.budgets and (refused := await self._reserve(asked.hold)) is not None:
+            places = [charge.account for charge in asked.hold.charges]
+            raise self._reached(asked, places.index(refused))
+        return asked
+
+    async def settle(self, reserved: Reservation, amounts: Amounts) -> None:
+        """Charge what was used, and of units that nobody knows the use of what was reserved."""
+        if not reserved.budgets:
+            return
+        pairs = zip(reserved.budgets, reserved.hold.charges, strict=True)
+        spent = [amounts.get(budget.unit, charge.amount) for budget, charge in pairs]
+        balances = await self._budgets.ledger.settle(reserved.hold, spent)
+        for budget, balance in zip(reserved.budgets, balances, strict=True):
+            if balance.spent > budget.scaled:
+                self._tell(budget, balance.spent)
+
+    async def _reserve(self, hold: Hold) -> str | None:
         reserving = asyncio.ensure_future(self._budgets.ledger.reserve(hold))
         try:
-            refused = await asyncio.shield(reserving)
+            return await asyncio.shield(reserving)
         except asyncio.CancelledError:
             if await reserving is None:  # nobody will know of this hold: give it back
                 await self._budgets.ledger.settle(hold, [0] * len(hold.charges))
             raise
-        if refused is not None:
-            raise self._reached(spender, hold, next(c for c in hold.charges if c.account == refused))
-        return hold
-
-    async def settle(self, spender: Spender, hold: Hold, amounts: Amounts) -> None:
-        """Charge what was used of a hold, and of units that nobody knows the use of all; also while cancelled."""
-        if not hold.charges:
-            return
-        budgets = [self._budget(spender, hold, charge) for charge in hold.charges]
-        spent = [amounts.get(b.unit, charge.amount) for b, charge in zip(budgets, hold.charges, strict=True)]
-        balances = await to_the_end(self._budgets.ledger.settle(hold, spent))
-        for budget, balance in zip(budgets, balances, strict=True):
-            if balance.spent > budget.scaled:
-                self._tell(budget, balance.spent)
 
     async def _take(self, spender: Spender, amounts: Amounts) -> None:
         taken = self._budgets.taken(spender, amounts)
@@ -79,15 +80,11 @@ class Meter:
             self._log.note("budget.reached", {"budget": names, "retry_after": round(wait, 3)})
             raise RateReached(names, wait)
 
-    def _reached(self, spender: Spender, hold: Hold, charge: Charge) -> BudgetReached:
-        budget = self._budget(spender, hold, charge)
-        asked = charge.amount / SCALE[budget.unit]
-        self._log.note("budget.reached", {"budget": budget.name, "limit": budget.limit, "asked": asked})
-        return BudgetReached(budget.name, limit=budget.limit, asked=asked)
-
-    def _budget(self, spender: Spender, hold: Hold, charge: Charge) -> Budget:
-        budgets, at = self._budgets, hold.at
-        return next(budget for budget in budgets.budgets if budgets.account(budget, spender, at) == charge.account)
+    def _reached(self, asked: Reservation, place: int) -> BudgetReached:
+        budget = asked.budgets[place]
+        amount = asked.hold.charges[place].amount / SCALE[budget.unit]
+        self._log.note("budget.reached", {"budget": budget.name, "limit": budget.limit, "asked": amount})
+        return BudgetReached(budget.name, limit=budget.limit, asked=amount)
 
     def _tell(self, budget: Budget, spent: int) -> None:
         """Tell once in a run that more was spent than a budget has."""
@@ -102,8 +99,8 @@ class Meter:
 class Work:
     """A model's or a tool's work under way: its reservation, and its wall time, which is reserved slice by slice."""
 
-    def __init__(self, meter: Meter, spender: Spender, hold: Hold) -> None:
-        self._meter, self._spender, self._holds = meter, spender, [hold]
+    def __init__(self, meter: Meter, spender: Spender, reserved: Reservation) -> None:
+        self._meter, self._spender, self._reserved = meter, spender, [reserved]
         self._now = asyncio.get_running_loop().time
         self._began = self._now()
         self._until = self._began + meter.slice
@@ -138,16 +135,17 @@ class Work:
         raise refused  # out here, where it does not carry along what was going on
 
     async def end(self, amounts: Amounts) -> None:
-        """Settle with what was used; a unit that is left out is charged as it was reserved."""
-        took, slice_ = _whole(self._now() - self._began), _whole(self._meter.slice)
+        """Settle with what was used, also while being cancelled; a unit that is left out is charged as reserved."""
+        await to_the_end(self._end(amounts, _whole(self._now() - self._began)))
+
+    async def _end(self, amounts: Amounts, took: int) -> None:
         if self._extending is not None:
             self._extending.cancel()
-            await to_the_end(asyncio.wait({self._extending}))
-        *earlier, last = self._holds
-        shares = [min(slice_, max(0, took - slice_ * place)) for place in range(len(earlier))]
-        shares.append(max(0, took - slice_ * len(earlier)))
-        for hold, share in zip([*earlier, last], shares, strict=True):
-            await to_the_end(self._meter.settle(self._spender, hold, {**amounts, "seconds": share}))
+            await asyncio.wait({self._extending})
+        for number, reserved in enumerate(self._reserved, 1):
+            share = took if number == len(self._reserved) else min(_whole(self._meter.slice), took)
+            took -= share
+            await self._meter.settle(reserved, {**amounts, "seconds": share})
 
     async def _extend(self) -> None:
         """Reserve the next slice while half of the present one is left, until there is none."""
@@ -156,7 +154,7 @@ class Work:
             await asyncio.sleep(self._until - slice_ / 2 - self._now())
             try:
                 amounts = {"seconds": _whole(slice_)}
-                self._holds.append(await self._meter.reserve_more(self._spender, amounts, sure=False))
+                self._reserved.append(await self._meter.reserve_more(self._spender, amounts, sure=False))
                 self._until += slice_
             except RingwallError as error:
                 self._refused = error

@@ -107,7 +107,8 @@ def _useless(statements: Sequence[Statement]) -> Iterator[Finding]:
         elif len(covering) > 1:
             spared.append((statement, rule, [ranked.rule for ranked in sorted(covering)[1:]]))
     for statement, rule, others in spared:
-        same = next((o for o in others if o.verdict is rule.verdict and o.id not in without_effect), None)
+        alike = (o for o in others if (o.verdict, o.terms) == (rule.verdict, rule.terms))
+        same = next((o for o in alike if o.id not in without_effect), None)
         if same and 'because "' not in statement.text:  # whoever gave a reason wants it told
             yield _redundant(statement, lines[same.id])
 
@@ -115,7 +116,7 @@ def _useless(statements: Sequence[Statement]) -> Iterator[Finding]:
 def _decides_nothing(statement: Statement, rule: Rule, first: Rule, by: Statement) -> Finding:
     if first.verdict is not rule.verdict:
         kind, what = FindingKind.SHADOWED, f"line {by.number} decides all of it: {first.verdict}"
-    elif _scope(first) == _scope(rule):
+    elif (_scope(first), first.terms) == (_scope(rule), rule.terms):
         kind, what = FindingKind.DUPLICATE, f"line {by.number} says the same"
     else:
         kind, what = FindingKind.UNREACHABLE, f"line {by.number} decides all of it before"

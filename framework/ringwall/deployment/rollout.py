@@ -223,23 +223,33 @@ _ENDS: Final = frozenset(("run.finished", "run.failed", "run.cancelled"))
 _MOST_OPEN: Final = 10_000
 
 
-class RunsWith:
-    """Of the runs that have a fact (`prompt="answer@2"`, `provider="new"`): that something of a kind happened in one.
+def failed(event: Told) -> bool:
+    """That a run failed."""
+    return event.kind == "run.failed"
 
-    By default that the run failed; guards' hits and refused calls are kinds like any other.
+
+def guarded(event: Told) -> bool:
+    """That a guard refused something, or failed and so let nothing pass."""
+    return event.kind == "guard.ran" and event.facts.get("did") in ("refused", "failed")
+
+
+class RunsWith:
+    """Of the runs that have a fact (`prompt="answer@2"`, `provider="new"`): that something bad happened in one.
+
+    Each counts once, when it ends. What is bad is said of an event: by default that the run failed.
     """
 
-    def __init__(self, *, bad: Sequence[str] = ("run.failed",), **fact: JSON) -> None:
+    def __init__(self, *, bad: Callable[[Told], bool] = failed, **fact: JSON) -> None:
         if len(fact) != 1:
             raise ConfigurationError("runs are told apart by one fact", expected='as in `RunsWith(prompt="answer@2")`')
         ((self._fact, self._value),) = fact.items()
-        self._bad = frozenset(bad)
+        self._bad = bad
         self._runs: OrderedDict[str, tuple[bool, bool]] = OrderedDict()
 
     def __call__(self, event: Told) -> bool | None:
         concerned, bad = self._runs.pop(event.run, (False, False))
         concerned = concerned or event.facts.get(self._fact) == self._value
-        bad = bad or event.kind in self._bad
+        bad = bad or self._bad(event)
         if event.kind in _ENDS:
             return bad if concerned else None
         self._runs[event.run] = concerned, bad
@@ -249,5 +259,6 @@ class RunsWith:
 
 
 __all__ = [
-    "Evidence", "Limit", "Reading", "RolledBack", "RunsWith", "Trial", "failures", "nothing_of_it", "slower_than",
+    "Evidence", "Limit", "Reading", "RolledBack", "RunsWith", "Trial", "failed", "failures", "guarded",
+    "nothing_of_it", "slower_than",
 ]  # fmt: skip

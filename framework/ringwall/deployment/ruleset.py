@@ -44,6 +44,15 @@ def matches(pattern: str, text: str) -> bool:
     return True
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether some text matches both patterns."""
+    if ANY not in one or ANY not in other:
+        return matches(one, other) if ANY in one else matches(other, one)
+    heads = one[: one.index(ANY)], other[: other.index(ANY)]
+    tails = one[one.rindex(ANY) + 1 :], other[other.rindex(ANY) + 1 :]
+    return max(heads, key=len).startswith(min(heads, key=len)) and max(tails, key=len).endswith(min(tails, key=len))
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """Who may do what to what.
@@ -279,4 +288,4 @@ def _chain_length(holdings: Iterable[Holding]) -> int:
     return max(length.values(), default=0)
 
 
-__all__ = ["ANY", "Holding", "Ranked", "Rule", "RuleSet", "longest_chain", "matches", "rank"]
+__all__ = ["ANY", "Holding", "Ranked", "Rule", "RuleSet", "longest_chain", "matches", "overlap", "rank"]

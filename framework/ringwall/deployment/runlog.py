@@ -151,9 +151,10 @@ class RunLog:
         return self.floor.influence | {self.principal.id}
 
     def settle(self) -> None:
-        """Note what else should go along now, so that it stands before what is noted next: a run's last event."""
-        if self.before_flush is not None:
-            self.before_flush()
+        """Note for the last time what else should go along, so that it stands before a run's last event."""
+        last, self.before_flush = self.before_flush, None
+        if last is not None:
+            last()
 
     async def flush(
         self, *, status: RunStatus | None = None, durable: bool = False, worker: Worker | None = None

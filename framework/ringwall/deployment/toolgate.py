@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from typing import cast
 
-from ringwall.deployment.asking import Asking, is_endorsed, is_lifted, is_open
+from ringwall.deployment.asking import Asking, is_endorsed, is_lifted, is_open, named_receivers
 from ringwall.deployment.base import Decision, Verdict
 from ringwall.deployment.gates import caused_by
 from ringwall.deployment.questions import Objection
@@ -27,7 +28,10 @@ class GatedTools(ToolRunner):
 
     def __init__(self, inner: ToolRunner, log: RunLog) -> None:
         self._inner, self._log = inner, log
-        self._asking = Asking(log)
+
+    @cached_property
+    def _asking(self) -> Asking:
+        return Asking(self._log)
 
     def tools(self) -> Sequence[Tool]:
         return self._inner.tools()
@@ -50,12 +54,12 @@ class GatedTools(ToolRunner):
         label = self._label(prepared)
         objections = await self._flow_objections(prepared, label)
         if state is not None and (no := self._asking.refusal(state)):
-            return await self._refuse(prepared, no, "approval")
+            return await self._refuse(prepared, label, no, "approval")
         resource = f"tool:{prepared.tool.name}"
         if objections and not is_lifted(objections, prepared, label, state):
             may_ask = await self._asking.may_declassify(label, resource)
             if may_ask is None:
-                return await self._refuse(prepared, _objection(objections), "flow")
+                return await self._refuse(prepared, label, _objection(objections), "flow")
             return await self._ask(prepared, context, label, may_ask, state, objections)
         decision = await caused_by(self._log, label.influence, "call", resource)
         if decision.verdict is Verdict.ASK and not is_endorsed(prepared, label, state):
@@ -64,7 +68,7 @@ class GatedTools(ToolRunner):
                 return await self._ask(prepared, context, label, decision, state)
             decision = let
         if decision.verdict is Verdict.DENY:
-            return await self._refuse(prepared, decision.reason, decision.rule)
+            return await self._refuse(prepared, label, decision.reason, decision.rule)
         return await self._perform(prepared, context, label, decision=decision)
 
     def _label(self, prepared: PreparedCall) -> Label:
@@ -90,7 +94,7 @@ class GatedTools(ToolRunner):
     async def _flow_objections(self, prepared: PreparedCall, label: Label) -> list[Objection]:
         """Who of the recipients named in the call, or else the tool itself, may not receive its arguments."""
         tenant = self._log.principal.tenant
-        receivers = [Principal(f"to:{name}", tenant) for name in _recipients(prepared)] or [
+        receivers = [Principal(f"to:{name}", tenant) for name in named_receivers(prepared)] or [
             Principal(f"tool:{prepared.tool.name}", tenant)
         ]
         objections: list[Objection] = []
@@ -107,7 +111,13 @@ class GatedTools(ToolRunner):
         tool, call = prepared.tool, prepared.call
         if decision is not None:
             rule: dict[str, JSON] = {"rule": decision.rule, "reason": decision.reason}
-            self._log.note("call.started", {**_described(prepared), **rule})
+            floor = self._log.floor  # compared part by part, which saves a call
+            if label.influence != floor.influence or label.secrecy != floor.secrecy:
+                rule["carried"] = cast(JSON, label.to_json())
+            if tool.recipients:
+                rule["receivers"] = [*named_receivers(prepared)]
+            described: dict[str, JSON] = {"call": call.id, "tool": call.tool, "arguments": call.arguments}
+            self._log.note("call.started", {**described, **rule})
             self._log.calls[call.id] = CallState(call, CallPhase.STARTED, label)
             if tool.effect is not Effect.READ:
                 await self._log.flush(durable=True)
@@ -127,10 +137,12 @@ class GatedTools(ToolRunner):
         await self._log.flush(durable=prepared.tool.effect is not Effect.READ)
         return outcome
 
-    async def _refuse(self, prepared: PreparedCall, reason: str, rule: str) -> ToolOutcome:
+    async def _refuse(self, prepared: PreparedCall, label: Label, reason: str, rule: str) -> ToolOutcome:
         tool, call = prepared.tool.name, prepared.call
         outcome = ToolOutcome(CallStatus.REFUSED, f"{tool} was refused: {reason}", self._log.floor)
         because: dict[str, JSON] = {"rule": rule}
+        if label != self._log.floor:  # where it carried less than the run had seen: to be asked again
+            because["carried"] = cast(JSON, label.to_json())
         self._log.note("call.refused", {**_described(prepared), **_concluded(call.id, outcome), **because})
         self._log.calls[call.id] = CallState(call, CallPhase.FINISHED, outcome=outcome)
         return outcome
@@ -180,25 +192,16 @@ def _objection(objections: Sequence[Objection]) -> str:
     return f"the arguments could tell {receiver} what is for {' or '.join(sorted(acl))} alone"
 
 
-def _recipients(prepared: PreparedCall) -> list[str]:
-    """Everybody that the call names, in whatever collection: a receiver that goes unseen is one that is not asked."""
-    names: list[str] = []
-    for argument in prepared.tool.recipients:
-        value = prepared.arguments.get(argument)
-        if isinstance(value, Iterable) and not isinstance(value, str):
-            names.extend(map(str, value))
-        elif value is not None:
-            names.append(str(value))
-    return names
-
-
 def _waiting(tool: Tool) -> ToolOutcome:
     return ToolOutcome(CallStatus.WAITING, f"{tool.name} waits for a human")
 
 
 def _described(prepared: PreparedCall) -> dict[str, JSON]:
     call = prepared.call
-    return {"call": call.id, "tool": call.tool, "arguments": call.arguments}
+    described: dict[str, JSON] = {"call": call.id, "tool": call.tool, "arguments": call.arguments}
+    if prepared.tool.recipients:
+        described["receivers"] = [*named_receivers(prepared)]
+    return described
 
 
 def _concluded(call_id: str, outcome: ToolOutcome) -> dict[str, JSON]:

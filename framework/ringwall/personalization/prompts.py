@@ -144,7 +144,7 @@ class PromptRegistry:
         return "\n".join(lines)
 
     def choice(self, name: str, *, cohort: Cohort = everybody) -> Choice:
-        """Who gets which version, for `Compose(template=...)`: the canary for its share of a cohort, else production.
+        """Who gets which version, for `Compose(choice=...)`: the canary for its share of a cohort, else production.
 
         An asker is always of the same side for the same canary; with a larger percentage nobody who was in gets out.
         Raises `ConfigurationError` for a name that has nothing in production.
