@@ -118,8 +118,9 @@ class App:
     `wiring` is called with the app's `Wiring` to provide what your own steps ask for. `clock` says the Unix time, in
     seconds, that bounds approvals.
 
-    A run may take `deadline` seconds unless told otherwise. What is not heard of for `lease` seconds is taken to be
-    dead, and its runs may be taken up by others. With `undo_failed` a run that fails is undone as one that is cancelled.
+    A run may take `deadline` seconds unless told otherwise. A process that is not heard of for `lease` seconds is
+    taken to be dead, and others may take up its runs. With `undo_failed` a run that fails is undone, as one that is
+    cancelled.
 
     Raises `MissingDependency` when a step asks for what nobody provides. Use it as a context manager, `with` or
     `async with`: what was passed in is closed with it.
