@@ -355,7 +355,7 @@ class App:
         Raises `UnknownRun`, `ActionDenied`, and `NotWaiting` for a run that is over.
         """
         if await self._stop(run, by, why):
-            return await self._unwind(run)
+            return await self._unwind(run, reader=by)
         self._heart.stop(run)
         return RunResult(run, (await self.journal.record(run)).status)
 
@@ -623,7 +623,8 @@ class App:
         except JournalError:
             self._heart.lose(run)
 
-    async def _unwind(self, run: str) -> RunResult:
+    async def _unwind(self, run: str, *, reader: Principal | None = None) -> RunResult:
+        """Undo what a stopped run did; questions that are open then are told as far as `reader` may receive them."""
         log, beginning = await self._restore(run)
         if beginning.stop is None:
             raise InvalidInput(f"run {run!r} was not stopped", hint="cancel it")
@@ -637,7 +638,7 @@ class App:
         finally:
             if not carried:
                 self._heart.leave(run)
-        return RunResult(run, status, waiting=await questions_for(log, log.principal))
+        return RunResult(run, status, waiting=await questions_for(log, reader or log.principal))
 
     async def _shown(self, log: RunLog, error: RingwallError) -> RingwallError:
         """The error as the asking principal may see it: without its text if the run has read what it may not."""

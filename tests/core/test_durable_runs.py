@@ -438,16 +438,16 @@ async def test_a_run_has_what_is_left_of_its_deadline_when_it_is_resumed(
 ) -> None:
     restaurant.hold.clear()
     async with build(journals(), BOTH, restaurant.tools(idempotent=True), lease=0) as first:
-        task = asyncio.ensure_future(first.ask("Book and order", as_=ANA, run="r", deadline=0.4))
+        task = asyncio.ensure_future(first.ask("Book and order", as_=ANA, run="r", deadline=2))
         await restaurant.begun.wait()
         slow = Restaurant()
         slow.hold.clear()
         async with build(journals(), BOTH, slow.tools(idempotent=True)) as second:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.7)
             began = asyncio.get_running_loop().time()
             (record,) = await second.recover()
             assert record.status is RunStatus.FAILED
-            assert asyncio.get_running_loop().time() - began < 0.35
+            assert asyncio.get_running_loop().time() - began < 1.9
             assert (await ended(second))["error"] == "LimitReached"
             slow.hold.set()
             with pytest.raises(LimitReached):
