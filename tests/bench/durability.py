@@ -1,10 +1,11 @@
 """Runs that survive `kill -9` at every boundary, and what that costs beside LangGraph's SqliteSaver and DBOS.
 
-    python tests/bench/durability.py [--quick] [--no-peers]
+    python tests/bench/durability.py [--quick | --all] [--no-peers]
 
 A run with five effects is killed before and after each write to the journal and each effect, on SQLite and on
 PostgreSQL, while two processes compete to take it up; then, on SQLite, whoever takes it up is killed as well, at each
-of its own boundaries (`--quick`: at some). Each effect must have been made once, and every chain must verify.
+of its own boundaries: some of these pairs, or with `--all`, all 740. Each effect must have been made once, and every
+chain must verify.
 
 Costs: CPU µs and p95 wall ms of a recorded step, and finished runs a second of a hundred at once, five effects each.
 Ringwall's own runs are governed ones with a model's replies in between; the peers' are bare lines of steps. Everyone
@@ -46,12 +47,14 @@ ROUNDS: Final = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Kill, measure, print, and return the exit code."""
     parser = argparse.ArgumentParser(description="Kill runs at every boundary, and measure what durability costs.")
-    parser.add_argument("--quick", action="store_true", help="some pairs of kills instead of all, and one round")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--quick", action="store_true", help="few pairs of kills, and one round: a look")
+    how.add_argument("--all", action="store_true", help="every pair of kills")
     parser.add_argument("--no-peers", dest="peers", action="store_const", const=(), default=PEERS)
     given = parser.parse_args(arguments)
     environments.create_cache()
     tempfile.tempdir = str(environments.CACHE / "scratch")  # a real disk: on a RAM disk, durability is free
-    found = kills(every=37 if given.quick else 1)
+    found = kills(every=37 if given.quick else 1 if given.all else 7)
     costs = measured(given.peers, 1 if given.quick else ROUNDS)
     last = summary(found, costs)
     print(json.dumps(last), flush=True)

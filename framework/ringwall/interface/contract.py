@@ -116,5 +116,14 @@ class ToolContract:
         first = await tool.run(tool.check(arguments), self.context())
         assert await tool.run(tool.check(arguments), self.context()) == first
 
+    async def test_a_call_is_taken_back_if_it_says_so(self, tool: Tool, arguments: Mapping[str, JSON]) -> None:
+        if not tool.undoable:
+            pytest.skip(f"{tool.name} does not claim that its calls can be taken back")
+        result = await tool.run(tool.check(arguments), self.context())
+        told = await tool.undo(tool.check(arguments), result, self.context("undo"))
+        assert isinstance(told, str)
+        if tool.idempotent:
+            assert await tool.undo(tool.check(arguments), result, self.context("undo")) == told
+
 
 __all__ = ["ToolContract"]
