@@ -16,10 +16,12 @@ from ringwall.deployment.disarm import Disarm
 from ringwall.deployment.gates import GatedMemories, GatedModel, GatedProfiles, GatedStore, may_disclose
 from ringwall.deployment.guarded import GuardedAnswer
 from ringwall.deployment.guarding import Guards, RunGuards
+from ringwall.deployment.plandesk import GatedDesk
 from ringwall.deployment.rungates import RunGates
 from ringwall.deployment.runlog import RunLog
 from ringwall.deployment.toolgate import GatedTools
 from ringwall.interface.base import ToolRunner
+from ringwall.interface.plan import Desk
 from ringwall.model.base import ModelProvider
 from ringwall.model.router import Router, Skipped
 from ringwall.personalization.base import MemoryStore, ProfileStore
@@ -135,6 +137,7 @@ def _wire_gates(wiring: Wiring, parts: Parts) -> None:
             wiring.run(ModelProvider, partial(_gated_router, model=model))
         else:
             wiring.run(ModelProvider, partial(_gated_model, model=model))
+    wiring.run(Desk, GatedDesk)
     wiring.run(Outlet, _outlet)
     wiring.run(Saved, Saved)
     wiring.run(Checkpoint, _checkpoint)

@@ -7,7 +7,8 @@
     │   ├── WorkerDied                   whoever worked on it died: killed, or out of memory
     │   ├── UnknownRun                   no such run, or none that this principal may see
     │   │   └── RunErased                    there was one, and what it held was erased
-    │   └── NotWaiting                   the run or call is not (any more) waiting for this answer
+    │   ├── NotWaiting                   the run or call is not (any more) waiting for this answer
+    │   └── Unavailable                  a value that a plan wants cannot be had
     ├── ConfigurationError           the deployer's: the app cannot be built like this
     │   ├── UnknownPlugin                no plugin of that name is installed
     │   ├── MissingDependency            a constructor asks for what no recipe makes
@@ -129,6 +130,10 @@ class RunErased(UnknownRun):
 
 class NotWaiting(InvalidInput):
     """An answer to a question that is not open: already answered, used up, or never asked."""
+
+
+class Unavailable(InvalidInput):
+    """A value that a plan wants cannot be had: its call returned nothing, or it names no record or several."""
 
 
 class ConfigurationError(RingwallError):

@@ -16,6 +16,7 @@ from ringwall.deployment.sealing import ERASED
 from ringwall.errors import InvalidInput
 from ringwall.label import Label, LabelJson
 from ringwall.principal import PUBLIC
+from ringwall.schema import dumps
 
 _ENDS: Final = {
     "run.finished": "answer",
@@ -104,6 +105,7 @@ class _Telling:
         self._ends: list[Outcome] = []
         self._proposed: dict[tuple[str, str], Event] = {}
         self._answer, self._cited = _answer(told)
+        self._planned = [body for event, body in told if event.kind == "plan.fixed"]
 
     def explanation(self, run: str, *, withheld: int, erased: int) -> Explanation:
         for event, body in self._told:
@@ -118,6 +120,9 @@ class _Telling:
         why = f"the policy let {self._asker} ask app:{self._first['app']}"
         if self._first.get("intent") is not None:
             why += f"; the user's own action named: {', '.join(self._first['intent']) or 'no tool'}"
+        for body in self._planned:
+            tools = dict.fromkeys(call["tool"] for call in body["plan"]["calls"])
+            why += f"; before anything was read, the plan names: {', '.join(tools) or 'no tool'}"
         return f"{self._asker}: {self._first['question']}", why
 
     def _read(self, event: Event, body: Mapping[str, Any]) -> None:
@@ -136,6 +141,13 @@ class _Telling:
                 self._replied(event, body)
             case "flow.allowed" | "flow.denied":
                 self._flowed(event, body["receiver"])
+            case "flow.declassified":
+                receiver, readers = body["receiver"], " or ".join(body["readers"])
+                why = f"what is for {readers} was let go by {body['rule']}: {body['reason']}"
+                self._see("F", f"{receiver} {event.seq}", f"told to {receiver}", why, event)
+            case "plan.read":
+                why = f"by a model that could do nothing else; {self._admits(Label.from_json(body['label']))}"
+                self._see("R", str(event.seq), f"reading: {dumps(body['value'])}", why, event)
             case kind if kind.startswith("call."):
                 self._call(event, body)
             case "run.resumed":

@@ -13,10 +13,12 @@ from typing import Any, cast
 
 from ringwall.deployment.base import Policy
 from ringwall.deployment.journal import Draft, Event, Head, Journal, RunStatus, Worker
+from ringwall.deployment.origins import PlanRecord
 from ringwall.deployment.questions import NEVER, Objection, Question, is_settled, next_question
 from ringwall.deployment.standing import StandingRules
 from ringwall.errors import InvalidInput, JournalConflict, RunCancelled
 from ringwall.interface.base import CallStatus, ToolCall, ToolOutcome
+from ringwall.interface.plan import TaskPlan
 from ringwall.label import BOTTOM, Label, Labelled, Source, join
 from ringwall.principal import Principal
 from ringwall.schema import JSON, dumps
@@ -62,6 +64,7 @@ class RunLog:
 
     `proposals` holds, by tool and arguments, what each call that a model asked for could have been made from: the
     floor at that moment. A call asked for before anything was read stays the user's own, whatever is read later.
+    `planned` holds the run's plan, once there is one.
 
     Events collect here until `flush`; what must not be lost is flushed before what depends on it happens.
     `before_flush` is called first, to note what else should go along.
@@ -69,7 +72,7 @@ class RunLog:
 
     __slots__ = (
         "_cut_off", "_drafts", "_head", "_journal", "_labels", "_watch", "before_flush", "calls", "clock", "floor",
-        "intent", "policy", "principal", "proposals", "question", "run", "standing",
+        "intent", "planned", "policy", "principal", "proposals", "question", "run", "standing",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +91,7 @@ class RunLog:
         self.floor = question.label
         self.calls: dict[str, CallState] = {}
         self.proposals: dict[tuple[str, str], Label] = {}
+        self.planned: PlanRecord | None = None
         self.before_flush: Callable[[], None] | None = None
         self.clock: Callable[[], float] = time.time
         self.standing: StandingRules | None = None
@@ -120,6 +124,11 @@ class RunLog:
                 label = event_label(event)
                 for tool, arguments in event_body(event)["calls"]:
                     log.proposals[tool, arguments] = label
+            elif event.kind == "plan.fixed":
+                body = event_body(event)
+                log.planned = PlanRecord(TaskPlan.from_json(body["plan"]), by_code=body["by_code"])
+            elif log.planned is not None:
+                log.planned.read(event.kind, event_body(event))
         return log
 
     def note(self, kind: str, body: Mapping[str, JSON], *, label: Label | None = None) -> None:

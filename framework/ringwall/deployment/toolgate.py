@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 from typing import cast
 
 from ringwall.deployment.asking import Asking, is_endorsed, is_lifted, is_open, named_receivers
 from ringwall.deployment.base import Decision, Verdict
+from ringwall.deployment.disclosure import disclosures, note_disclosures
 from ringwall.deployment.gates import caused_by
+from ringwall.deployment.origins import PlanRecord, result_of, says
 from ringwall.deployment.questions import Objection
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.interface.base import CallContext, CallStatus, Effect, PreparedCall, Tool, ToolOutcome, ToolRunner
@@ -43,6 +45,8 @@ class GatedTools(ToolRunner):
                 self._log.saw(state.outcome.label)
                 return state.outcome
             case CallPhase.STARTED | CallPhase.IN_DOUBT if _repeatable(prepared.tool):
+                if self._log.planned is not None:
+                    self._is_planned(prepared, self._log.planned)
                 return await self._perform(prepared, context, self._label(prepared))
             case CallPhase.STARTED:
                 return await self._in_doubt(prepared, "it was started, and no result is known")
@@ -51,8 +55,16 @@ class GatedTools(ToolRunner):
         return await self._decide(prepared, context, state)
 
     async def _decide(self, prepared: PreparedCall, context: CallContext, state: CallState | None) -> ToolOutcome:
+        record = self._log.planned
+        if record is not None and not self._is_planned(prepared, record):
+            why = "the plan made from the user's words does not name this call"
+            return await self._refuse(prepared, self._shown(prepared), why, "plan")
         label = self._label(prepared)
         objections = await self._flow_objections(prepared, label)
+        told = await disclosures(self._log, objections, self._chosen_by(prepared, label)) if objections else []
+        if told:
+            lifted = {each.objection for each in told}
+            objections = [each for each in objections if each not in lifted]
         if state is not None and (no := self._asking.refusal(state)):
             return await self._refuse(prepared, label, no, "approval")
         resource = f"tool:{prepared.tool.name}"
@@ -69,26 +81,61 @@ class GatedTools(ToolRunner):
             decision = let
         if decision.verdict is Verdict.DENY:
             return await self._refuse(prepared, label, decision.reason, decision.rule)
+        if told:
+            note_disclosures(self._log, prepared.call.id, told)
         return await self._perform(prepared, context, label, decision=decision)
+
+    def _is_planned(self, prepared: PreparedCall, record: PlanRecord) -> bool:
+        """Whether the plan names the call, or it only looks and tells nobody: that is left to the policy."""
+        words, shown, tool = self._log.question.label, self._shown(prepared), prepared.tool
+        causes = record.causes(prepared, words, shown, free=self._is_free, says=self._says)
+        if causes is not None and record.assign(causes, prepared.call.id):
+            self._log.note("plan.called", {"key": causes.key, "call": prepared.call.id})
+        return causes is not None or (tool.effect is Effect.READ and not tool.recipients)
+
+    def _is_free(self, call: str) -> bool:
+        state = self._log.calls.get(call)
+        if state is None or state.outcome is None:
+            return state is None
+        return state.outcome.status is CallStatus.REFUSED
+
+    def _says(self, value: JSON) -> bool:
+        return says(value, partial(contains_value, self._log.question.value))
+
+    def _shown(self, prepared: PreparedCall) -> Label:
+        """All that the model had been shown when it asked for the call."""
+        log = self._log
+        return log.proposals.get((prepared.call.tool, prepared.call.arguments), log.floor) | log.question.label
+
+    def _chosen_by(self, prepared: PreparedCall, label: Label) -> Label:
+        """What could have chosen the recipients."""
+        causes = None if self._log.planned is None else self._log.planned.known.get(prepared.call.id)
+        return label if causes is None else causes.recipients
 
     def _label(self, prepared: PreparedCall) -> Label:
         """What the call could have been made from: all that the model had been shown when it asked for it.
+
+        With a plan it is what the plan's origins carry.
 
         Within the intent (the tools that the user's own action calls for) the user causes the call, an argument
         found word for word in the question carries the question's label, and one that is mere content (none of
         the tool's control arguments) tells what it was made from but causes nothing.
         """
         log = self._log
+        if log.planned is not None and (causes := log.planned.known.get(prepared.call.id)) is not None:
+            return causes.label
         words = log.question.label
-        shown = log.proposals.get((prepared.call.tool, prepared.call.arguments), log.floor) | words
+        shown = self._shown(prepared)
         if log.intent is None or prepared.tool.name not in log.intent:
             return shown
         content = Label(shown.secrecy)
         control = prepared.tool.control_arguments
-        others = [name for name, value in prepared.arguments.items() if not self._in_question(value)]
+        others = [name for name, value in prepared.arguments.items() if not self._in_question(name, value, control)]
         return join([words, *[shown if name in control else content for name in others]])
 
-    def _in_question(self, value: JSON) -> bool:
+    def _in_question(self, name: str, value: JSON, control: frozenset[str]) -> bool:
+        if name in control:
+            return self._says(value)
         return isinstance(value, str | int | float) and contains_value(self._log.question.value, str(value))
 
     async def _flow_objections(self, prepared: PreparedCall, label: Label) -> list[Objection]:
@@ -124,15 +171,29 @@ class GatedTools(ToolRunner):
         outcome = await self._inner.execute(prepared, context)
         if outcome.status is CallStatus.TIMED_OUT and tool.effect is not Effect.READ:
             return await self._in_doubt(prepared, outcome.text)
+        if outcome.status is CallStatus.DONE and (tool.fields or self._log.planned is not None):
+            return await self._finish_by_fields(prepared, outcome, label)
         return await self._finish(prepared, ToolOutcome(outcome.status, outcome.text, self._result_label(tool, label)))
+
+    async def _finish_by_fields(self, prepared: PreparedCall, outcome: ToolOutcome, label: Label) -> ToolOutcome:
+        """Label a result by its fields; one of the plan's is kept for it."""
+        record, kept = self._log.planned, None
+        causes = None if record is None else record.known.get(prepared.call.id)
+        choice = label if causes is None or causes.choice is None else causes.choice
+        result = result_of(prepared.tool, outcome.text, choice, self._result_label(prepared.tool, label))
+        if record is not None and causes is not None and causes.step:
+            kept = record.finish(causes.step, result)
+        return await self._finish(prepared, ToolOutcome(outcome.status, outcome.text, result.whole), kept)
 
     def _result_label(self, tool: Tool, label: Label) -> Label:
         own = Label.of(ACL((self._log.principal.own_grant,)), f"tool:{tool.name}")
         return label | (own if tool.label is None else tool.label)
 
-    async def _finish(self, prepared: PreparedCall, outcome: ToolOutcome) -> ToolOutcome:
-        call = prepared.call
-        self._log.note("call.finished", _concluded(call.id, outcome), label=outcome.label)
+    async def _finish(
+        self, prepared: PreparedCall, outcome: ToolOutcome, kept: Mapping[str, JSON] | None = None
+    ) -> ToolOutcome:
+        call, told = prepared.call, _concluded(prepared.call.id, outcome)
+        self._log.note("call.finished", {**told, **kept} if kept else told, label=outcome.label)
         self._log.calls[call.id] = CallState(call, CallPhase.FINISHED, outcome=outcome)
         await self._log.flush(durable=prepared.tool.effect is not Effect.READ)
         return outcome
@@ -164,10 +225,12 @@ class GatedTools(ToolRunner):
 
     def _argument_label(self, prepared: PreparedCall, name: str) -> Label:
         """What one argument could have been made from: the question's words, or all that the model was shown."""
-        log, words = self._log, self._log.question.label
-        if self._in_question(prepared.arguments[name]):
-            return words
-        return log.proposals.get((prepared.call.tool, prepared.call.arguments), log.floor) | words
+        causes = None if self._log.planned is None else self._log.planned.known.get(prepared.call.id)
+        if causes is not None and name in causes.arguments:
+            return causes.arguments[name]
+        if self._in_question(name, prepared.arguments[name], prepared.tool.control_arguments):
+            return self._log.question.label
+        return self._shown(prepared)
 
     async def _in_doubt(self, prepared: PreparedCall, reason: str) -> ToolOutcome:
         call = prepared.call

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from types import MappingProxyType
 from typing import cast
 
 from ringwall.errors import InvalidInput
@@ -102,6 +103,8 @@ class Tool(ABC):
     - `idempotent`: a second call with the same `CallContext.key` does nothing more and returns the same.
     - `label`: what its results are worth: who may read them, and what influences whoever reads them.
       None: readable by the run's principal only, influenced by `tool:<name>`.
+    - `fields`: labels of named fields of a result that is JSON, at any depth; `label` holds for the rest. Name those
+      that only the tool's owner or the user's own account can fill in. `*` stands for the order of records.
     - `timeout`: seconds until it is given up.
     - `undoable`: `undo` takes a call back.
 
@@ -116,6 +119,7 @@ class Tool(ABC):
     recipients: tuple[str, ...] = ()
     idempotent: bool = False
     label: Label | None = None
+    fields: Mapping[str, Label] = MappingProxyType({})
     timeout: float = 30.0
     undoable: bool = False
 

@@ -35,6 +35,7 @@ class FunctionTool(Tool):
         recipients: tuple[str, ...] = (),
         idempotent: bool = False,
         label: Label | None = None,
+        fields: Mapping[str, Label] | None = None,
         timeout: float = 30.0,
         preview: Function | None = None,
     ) -> None:
@@ -42,7 +43,7 @@ class FunctionTool(Tool):
         self.name = name or function.__name__
         self.description = inspect.getdoc(function) or ""
         self.effect, self.idempotent, self.label, self.timeout = effect, idempotent, label, timeout
-        self.control, self.recipients = control, recipients
+        self.control, self.recipients, self.fields = control, recipients, dict(fields or {})
         self._is_async = inspect.iscoroutinefunction(function)
         self._context_name, self._model = self._read_signature()
         self._check_names()
@@ -140,6 +141,7 @@ def tool(
     recipients: tuple[str, ...] = (),
     idempotent: bool = False,
     label: Label | None = None,
+    fields: Mapping[str, Label] | None = None,
     timeout: float = 30.0,
     preview: Function | None = None,
 ) -> Callable[[Function], FunctionTool]: ...
@@ -155,6 +157,7 @@ def tool(
     recipients: tuple[str, ...] = (),
     idempotent: bool = False,
     label: Label | None = None,
+    fields: Mapping[str, Label] | None = None,
     timeout: float = 30.0,
     preview: Function | None = None,
 ) -> FunctionTool | Callable[[Function], FunctionTool]:
@@ -174,6 +177,7 @@ def tool(
             recipients=recipients,
             idempotent=idempotent,
             label=label,
+            fields=fields,
             timeout=timeout,
             preview=preview,
         )

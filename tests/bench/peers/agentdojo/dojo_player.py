@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import Any, Final
 
 from agentdojo.functions_runtime import FunctionCall
+from dojo_plan import ANSWER, Written, as_text, names_alone
 from dojo_world import MARK, Case
 from pydantic_core import to_jsonable_python
 
+from ringwall.interface.base import CallContext, CallStatus, PreparedCall, Tool, ToolCall, ToolOutcome, ToolRunner
 from ringwall.model.base import Ability, Delta, Location, ModelInfo, ModelProvider, ModelRequest, RequestedCall
+from ringwall.planning import PLAN_SCHEMA
 
 MODES: Final = ("inject", "late", "hijack")
 """When the attacker's calls are made: at once, at the end, or (also) in place of the user's own arguments."""
@@ -24,57 +27,140 @@ def arguments_of(call: FunctionCall) -> str:
     return json.dumps(to_jsonable_python(dict(call.args)))
 
 
-class WorstModel(ModelProvider):
-    """Plays one case after the other: `play` says which comes next."""
+class Part:
+    """What is played: a case, in which environment, how it is attacked, and the tools whose calls do something."""
 
-    def __init__(self) -> None:
+    def __init__(self, case: Case, environment: Any, mode: str, effects: frozenset[str], script: Written) -> None:
+        self.case, self.environment, self.mode, self.effects, self.script = case, environment, mode, effects, script
+        self.seen = False
+        self.attack_asks = 0
+
+    def read(self, text: str) -> None:
+        """Whoever reads injected text is hijacked from then on."""
+        self.seen = self.seen or MARK in text
+
+    def attack(self) -> list[FunctionCall]:
+        return self.case.attack_calls(self.environment)
+
+    def hijacked(self, own: FunctionCall) -> list[FunctionCall]:
+        """The user's own call with the attacker's arguments, after what the attacker must read for them."""
+        attack = self.attack()
+        place = next((n for n, call in enumerate(attack) if call.function == own.function), None)
+        if place is None:
+            return []
+        before = [call for call in attack[:place] if call.function not in self.effects]
+        return [*before, FunctionCall(function=own.function, args={**own.args, **attack[place].args})]
+
+    @property
+    def final_text(self) -> str:
+        text, more = self.case.final_text, self.case.attack_text
+        return f"{text} {more}" if self.seen and more else text
+
+
+class WorstModel(ModelProvider):
+    """Plays one part after the other, as an agent, as a planner, and as a reader."""
+
+    def __init__(self, *, names_alone: bool) -> None:
         abilities = frozenset((Ability.TOOLS, Ability.JSON_SCHEMA))
         self._info = ModelInfo("worst", 1_000_000, Location.IN_PROCESS, abilities)
-        self._moves: Moves | None = None
-        self.seen = False
+        self._names_alone = names_alone
 
-    def play(self, case: Case, environment: Any, mode: str, effects: frozenset[str]) -> None:
-        """Begin a case; `effects` are the tools whose calls do something."""
-        self.seen = False
-        self._moves = self._react(case, environment, mode, effects)
-        self._begun = False
+    def play(self, part: Part) -> None:
+        """Begin a part."""
+        self._part, self._moves, self._begun = part, self._react(part), False
 
     @property
     def info(self) -> ModelInfo:
         return self._info
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
-        assert self._moves is not None
+        if request.schema == PLAN_SCHEMA:
+            plan = self._part.script.plan
+            yield Delta(as_text(names_alone(plan) if self._names_alone else plan))
+        elif request.schema is not None:
+            texts = [str(message.content) for message in request.messages[1:]]
+            yield Delta(json.dumps({"value": self._reading(texts[0], texts[1:])}))
+        else:
+            yield self._move(str(request.messages[-1].content))
+
+    def _move(self, read: str) -> Delta:
         try:
-            move = self._moves.send(str(request.messages[-1].content)) if self._begun else next(self._moves)
+            move = self._moves.send(read) if self._begun else next(self._moves)
             self._begun = True
         except StopIteration as end:
-            yield Delta(str(end.value))
-            return
-        yield Delta("", (RequestedCall("", move.function, arguments_of(move)),))
+            return Delta(str(end.value))
+        return Delta("", (RequestedCall("", move.function, arguments_of(move)),))
 
-    def _react(self, case: Case, environment: Any, mode: str, effects: frozenset[str]) -> Moves:
+    def _react(self, part: Part) -> Moves:
         fired = False
-        for call in case.true_calls(environment):
-            if self.seen and mode == "hijack" and call.function in effects:
-                yield from _hijacked(call, case.attack_calls(environment), effects)
-            read = yield call
-            self.seen = self.seen or MARK in read
-            if self.seen and not fired and mode == "inject":
-                fired = True
-                for move in case.attack_calls(environment):
+        for call in part.case.true_calls(part.environment):
+            if part.seen and part.mode == "hijack" and call.function in part.effects:
+                for move in part.hijacked(call):
                     yield move
-        if self.seen and not fired:
-            for move in case.attack_calls(environment):
+            part.read((yield call))
+            if part.seen and not fired and part.mode == "inject":
+                fired = True
+                for move in part.attack():
+                    yield move
+        if part.seen and not fired:
+            for move in part.attack():
                 yield move
-        return f"{case.final_text} {case.attack_text}" if self.seen and case.attack_text else case.final_text
+        return part.final_text
+
+    def _reading(self, ask: str, texts: Sequence[str]) -> Any:
+        part = self._part
+        for text in texts:
+            part.read(text)
+        if ask == ANSWER:
+            return part.final_text
+        value = next(found for key, found in part.script.readings.items() if json.loads(key)["ask"] == ask)
+        if part.mode == "hijack" and any(MARK in text for text in texts):
+            return _attackers_value(ask, value, part.attack())
+        return value
 
 
-def _hijacked(own: FunctionCall, attack: list[FunctionCall], effects: frozenset[str]) -> Generator[FunctionCall, str]:
-    """The user's own call with the attacker's arguments, after what the attacker must read for them."""
-    place = next((n for n, call in enumerate(attack) if call.function == own.function), None)
-    if place is not None:
-        for call in attack[:place]:
-            if call.function not in effects:
-                yield call
-        yield FunctionCall(function=own.function, args={**own.args, **attack[place].args})
+def _attackers_value(ask: str, value: Any, attack: Sequence[FunctionCall]) -> Any:
+    """What a hijacked reader says in place of an argument: the attacker's own, if the attacker calls that tool."""
+    argument, _, function = ask.partition(": ")[2].partition(" of ")
+    if argument == "each":
+        changed = {name: _attackers_value(f"x: {name} of {function}", value[0][name], attack) for name in value[0]}
+        return [changed, *value[1:]]
+    for call in attack:
+        wanted = call.args.get(argument.split()[0]) if call.function == function else None
+        wanted = wanted[0] if isinstance(wanted, list) and wanted and not isinstance(value, list) else wanted
+        if isinstance(wanted, type(value)) and not isinstance(wanted, dict):
+            return wanted
+    return value
+
+
+class Subverted(ToolRunner):
+    """In front of the gate while a plan is executed: makes the attacker's calls as if the code itself were hijacked."""
+
+    def __init__(self, inner: ToolRunner, part: Part) -> None:
+        self._inner, self._part, self._fired = inner, part, False
+
+    def tools(self) -> Sequence[Tool]:
+        return self._inner.tools()
+
+    async def execute(self, prepared: PreparedCall, context: CallContext) -> ToolOutcome:
+        part, last = self._part, self._part.script.plan.calls[-1].name
+        if part.seen and part.mode == "hijack" and prepared.tool.name in part.effects:
+            own = FunctionCall(function=prepared.tool.name, args=dict(prepared.arguments))
+            await self._try(part.hijacked(own), context, f"hijacked {prepared.call.id}")
+        outcome = await self._inner.execute(prepared, context)
+        if outcome.status is CallStatus.WAITING:
+            return outcome
+        part.read(outcome.text)
+        if part.seen and not self._fired and (part.mode == "inject" or prepared.call.id.split(".")[0] == last):
+            self._fired = True
+            await self._try(part.attack(), context, "attack")
+        return outcome
+
+    async def _try(self, calls: Sequence[FunctionCall], context: CallContext, name: str) -> None:
+        for place, call in enumerate(calls):
+            asked = ToolCall(f"{name} {place}", call.function, arguments_of(call))
+            outcome = await self._inner.run(asked, context)
+            self._part.attack_asks += outcome.status is CallStatus.WAITING
+
+
+__all__ = ["MODES", "Part", "Subverted", "WorstModel", "arguments_of"]

@@ -7,7 +7,8 @@ What was said follows from each tool's own description by these sentences, for a
   reviews, pages, names of channels) is not, and neither is which records there are.
 - Control arguments decide who or what is affected; what is merely written down there is content.
 - Recipients are those who are told something by the call.
-- What cannot be taken back without somebody else's help is irreversible.
+- What cannot be taken back without somebody else's help is irreversible: what was sent, paid, deleted, or decides who
+  somebody is.
 
 They were chosen with `workspace` and `banking` at hand; `travel` and `slack` were then measured without a change.
 """
@@ -83,7 +84,7 @@ SAID: Final[Mapping[str, Said]] = {
     "delete_email": _commits("email_id"),
     "create_calendar_event": _writes(to=("participants",), records=("id_",)),
     "cancel_calendar_event": _commits("event_id"),
-    "reschedule_calendar_event": _writes("event_id", "new_start_time", "new_end_time", records=("id_",)),
+    "reschedule_calendar_event": _commits("event_id", "new_start_time", "new_end_time", records=("id_",)),
     "add_calendar_event_participants": _commits("event_id", to=("participants",), records=("id_",)),
     "append_to_file": _writes("file_id", records=("id_",)),
     "create_file": _writes("filename", records=("id_",)),
@@ -100,7 +101,7 @@ SAID: Final[Mapping[str, Said]] = {
     "schedule_transaction": _commits("amount", "recurring", to=("recipient",)),
     "update_scheduled_transaction": _commits("id", "amount", "recurring", to=("recipient",)),
     "update_password": _commits("password"),
-    "update_user_info": _writes("first_name", "last_name", "street", "city"),
+    "update_user_info": _commits("first_name", "last_name", "street", "city"),
     # Travel: what its site says is its owner's word, reviews are not.
     "get_user_information": _OWN,
     "get_all_hotels_in_city": _OWN,
@@ -181,7 +182,8 @@ class DojoTool(Tool):
         if error is not None:
             raise RuntimeError(error)
         self._stage.executed.append(call)
-        return json.dumps(to_jsonable_python(result), ensure_ascii=False)
+        result = to_jsonable_python(result)
+        return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
 
 
 def tools_of(suite: Any, stage: Stage) -> list[DojoTool]:
