@@ -76,6 +76,7 @@ class UserOutlet(Outlet):
 
     def __init__(self, log: RunLog, sink: Sink | None, guarded: GuardedAnswer | None) -> None:
         self._log, self._sink, self._guarded = log, sink, guarded
+        self.holds = guarded is not None
         self._settled: Label | None = None
 
     async def write(self, text: str) -> None:
