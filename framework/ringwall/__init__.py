@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ringwall.app import App, RunResult
+    from ringwall.app import App
     from ringwall.container import Wiring
     from ringwall.data.memory import MemoryStore
     from ringwall.deployment.approvals import Approval
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ringwall.personalization.compose import PromptTemplate
     from ringwall.pipeline import Pipeline, Step
     from ringwall.principal import ACL, PUBLIC, Principal
+    from ringwall.runs import RunResult
     from ringwall.turn import Citation, Turn
 
 _HOMES = {
@@ -48,7 +49,7 @@ _HOMES = {
     "PromptTemplate": "personalization.compose",
     "Rate": "deployment.budgets",
     "Rules": "deployment.rules",
-    "RunResult": "app",
+    "RunResult": "runs",
     "RunStatus": "deployment.journal",
     "ScriptedModel": "model.scripted",
     "Step": "pipeline",

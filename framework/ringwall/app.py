@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from ringwall.assembly import Assembly, Parts
@@ -20,78 +17,45 @@ from ringwall.data.memory import MemoryStore as InMemoryDocuments
 from ringwall.data.outcome import IngestReport, Refused
 from ringwall.data.receiving import PUBLIC_ONLY, in_tenant_of, receiver_of
 from ringwall.data.workers import Workers
-from ringwall.deployment.approvals import Approval, questions_for
+from ringwall.deployment.approvals import Approval
 from ringwall.deployment.base import Policy
 from ringwall.deployment.budgets import Budget, Budgets, Rate
 from ringwall.deployment.delivery import Delivery
 from ringwall.deployment.desk import ApprovalDesk, Bounds
 from ringwall.deployment.disarm import DISARM, Disarm
+from ringwall.deployment.erasure import Erasure, erase, may_erase
 from ringwall.deployment.explain import Explanation, explain
-from ringwall.deployment.gates import question_label, release
 from ringwall.deployment.guard import Guard
-from ringwall.deployment.guarded import influenced
-from ringwall.deployment.guarding import Guards, RunGuards, guard_question
-from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunStatus, check_run
+from ringwall.deployment.guarding import Guards
+from ringwall.deployment.journal import Event, InMemoryJournal, Journal, RunRecord
+from ringwall.deployment.leases import LEASE, Heart
 from ringwall.deployment.limits import StandingRule
-from ringwall.deployment.reading import app_of, readable_events, tell_what_was_done
-from ringwall.deployment.runlog import RunLog
+from ringwall.deployment.reading import readable_events
+from ringwall.deployment.sealing import SealedJournal
 from ringwall.deployment.sinks import EventSink
 from ringwall.deployment.standing import Standing
 from ringwall.door import Door
 from ringwall.errors import (
-    ActionDenied,
-    FlowDenied,
-    InvalidInput,
-    JournalError,
-    LimitReached,
-    NotWaiting,
-    RingwallError,
-    StepFailed,
-    UnknownRun,
+    ConfigurationError,
 )
 from ringwall.health import HealthReport, examine
 from ringwall.interface.base import Tool
 from ringwall.interface.runner import LocalToolRunner
-from ringwall.label import Labelled
 from ringwall.model.base import ModelProvider
 from ringwall.personalization.base import MemoryStore, ProfileStore
 from ringwall.personalization.memory import InMemoryMemories, InMemoryProfiles
 from ringwall.pipeline import Pipeline
 from ringwall.principal import Grants, Principal
-from ringwall.run import Beginning, Sink, check_same_pipeline, fold, started
-from ringwall.schema import JSON
+from ringwall.recovery import Recovery
+from ringwall.runs import RunResult, Runs, Setting, streamed
+from ringwall.schema import canonical, digest
 from ringwall.steps import ordinary_pipeline
-from ringwall.turn import Citation, Turn, TurnStatus, quotations
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
     from langchain_core.runnables import Runnable
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a run came to.
-
-    `status` is `DONE`, or `WAITING` with the open questions in `waiting`, as far as the asking principal may be shown
-    them; `text` is the answer (empty while waiting), `citations` the passages it rests on.
-    """
-
-    run: str
-    status: RunStatus
-    text: str = ""
-    citations: tuple[Citation, ...] = ()
-    waiting: tuple[Approval, ...] = ()
-
-    @property
-    def unfounded(self) -> tuple[str, ...]:
-        """What the answer quotes, between quotation marks, and no passage it was shown says word for word."""
-        founded = {quote for citation in self.citations for quote in citation.quotes}
-        return tuple(quote for quote in quotations(self.text) if quote not in founded)
-
-    def __str__(self) -> str:
-        return self.text
 
 
 class App:
@@ -103,6 +67,10 @@ class App:
     shaped (None: it does not). `sinks` are told what happens in each run, and nothing that they may not receive.
     `wiring` is called with the app's `Wiring` to provide what your own steps ask for. `clock` says the Unix time, in
     seconds, that bounds approvals.
+
+    A run may take `deadline` seconds unless told otherwise. A process that is not heard of for `lease` seconds is
+    taken to be dead, and others may take up its runs. With `undo_failed` a run that fails is undone, as one that is
+    cancelled.
 
     Raises `MissingDependency` when a step asks for what nobody provides. Use it as a context manager, `with` or
     `async with`: what was passed in is closed with it.
@@ -124,6 +92,8 @@ class App:
         disarm: Disarm | None = DISARM,
         name: str = "app",
         deadline: float = 300.0,
+        lease: float = LEASE,
+        undo_failed: bool = False,
         budgets: Budgets | Sequence[Budget | Rate] = (),
         wiring: Callable[[Wiring], None] | None = None,
         sinks: Sequence[EventSink] = (),
@@ -140,12 +110,12 @@ class App:
         self.models = (model,) if isinstance(model, ModelProvider) else tuple(model)
         self.pipeline = pipeline or ordinary_pipeline()
         self.budgets = Budgets(tuple(budgets)) if isinstance(budgets, Sequence) else budgets
-        self._deadline, self._guards, self._disarm = deadline, Guards(guards), disarm
+        self._guards = Guards(guards)
+        self._heart = Heart(self.journal, digest(canonical([name, *self.pipeline.names])), seconds=lease)
         self._door = Door()
         self._delivery = Delivery(name, policy, sinks) if sinks else None
-        self._watch = None if self._delivery is None else self._delivery.tell
-        self._clock = clock
-        self.desk = ApprovalDesk(self.journal, self.policy, name, clock=clock, watch=self._watch)
+        watch = None if self._delivery is None else self._delivery.tell
+        self.desk = ApprovalDesk(self.journal, self.policy, name, clock=clock, watch=watch)
         parts = Parts(
             self.policy,
             self.documents,
@@ -159,6 +129,17 @@ class App:
             self.budgets if self.budgets.rules else None,
         )
         self._assembly = Assembly(parts, self.pipeline, wiring)
+        self._runs = Runs(
+            Setting(name, self.policy, self.journal, self.tools, self.budgets, self._guards, disarm, self.desk),
+            self._assembly,
+            self._heart,
+            steps=self.pipeline.names,
+            clock=clock,
+            watch=watch,
+            deadline=deadline,
+            undo_failed=undo_failed,
+        )
+        self._recovery = Recovery(self.journal, self._heart, self._runs.carry_on, self._runs.resume_answered)
 
     # Filling
 
@@ -204,8 +185,8 @@ class App:
         Raises `ActionDenied` when `as_` may not ask this app, and whatever went wrong inside the run; what was
         done before is in the journal.
         """
-        log, turn = await self._begin(question, as_, intent, run)
-        return await self._execute(log, turn, 0, None, deadline)
+        log, turn = await self._runs.begin(question, as_, intent, run, deadline)
+        return await self._runs.execute(log, turn, 0, None, deadline)
 
     async def stream(
         self,
@@ -220,8 +201,8 @@ class App:
 
         Leaving the stream cancels the run: the model stops within one token.
         """
-        log, turn = await self._begin(question, as_, intent, run)
-        async for piece in self._streamed(lambda sink: self._execute(log, turn, 0, sink, deadline)):
+        log, turn = await self._runs.begin(question, as_, intent, run, deadline)
+        async for piece in streamed(lambda sink: self._runs.execute(log, turn, 0, sink, deadline)):
             yield piece
 
     def ask_sync(self, question: str, *, as_: Principal, intent: Collection[str] | None = None) -> RunResult:
@@ -296,23 +277,44 @@ class App:
     async def resume(self, run: str, *, deadline: float | None = None) -> RunResult:
         """Go on with a run that waited, failed, or was interrupted, in this process or another.
 
-        Nothing that the journal holds is done or asked again. A run that is done returns its result once more.
-        Raises `UnknownRun`, and `NotWaiting` for a cancelled run.
+        Nothing that the journal holds is done or asked again. A run that is done returns its result once more; one
+        that is being stopped goes on with that. `deadline` is in seconds; without it the run has what is left of its
+        own. Raises `UnknownRun`, `NotWaiting` for a run that was cancelled or undone, and `RunHeld` for one that a
+        living process carries on.
         """
-        log, beginning, done = await self._pick_up(run)
-        if done:
-            return await self._again(log, beginning.turn)
-        return await self._execute(log, beginning.turn, beginning.place, None, deadline)
+        return await self._runs.resume(run, None, deadline)
 
     async def resume_stream(self, run: str, *, deadline: float | None = None) -> AsyncGenerator[str | RunResult, None]:
         """Like `resume`, yielding the text as it is written."""
-        log, beginning, done = await self._pick_up(run)
-        if done:
-            yield await self._again(log, beginning.turn)
-            return
-        turn, place = beginning.turn, beginning.place
-        async for piece in self._streamed(lambda sink: self._execute(log, turn, place, sink, deadline)):
+        async for piece in streamed(lambda sink: self._runs.resume(run, sink, deadline)):
             yield piece
+
+    # Stopping, and taking up what others left
+
+    async def cancel(self, run: str, *, by: Principal, why: str = "") -> RunResult:
+        """Stop a run, wherever it goes on: nothing more is begun, and what its tools can undo is undone.
+
+        Whoever asked may, and whom the policy lets `cancel app:<name>`. A run that failed is undone. Returns a result
+        that is `CANCELLED`; `WAITING` when somebody must first say what became of a call, or approve an undo
+        (`resume` then goes on with that); `STOPPING` when a living process has yet to hear of it.
+        Raises `UnknownRun`, `ActionDenied`, and `NotWaiting` for a run that is over.
+        """
+        return await self._runs.cancel(run, by, why)
+
+    async def recover(self, *, limit: int = 100) -> list[RunRecord]:
+        """Take up the runs of this app whose process died, and go on with each until it ends or waits.
+
+        No run is taken from a process that lives, and each goes to one taker. At most `limit` are taken, the oldest
+        first; returns where they stand. What goes wrong inside one is in its events. Raises `JournalUnavailable`.
+        """
+        return await self._recovery.sweep(limit)
+
+    async def work(self, *, every: float = 1.0, concurrency: int = 16) -> None:
+        """Look every so many seconds for runs to take up, and for waiting ones whose questions were answered.
+
+        Any number of processes may do so. Goes on until it is cancelled; a journal that fails is tried again.
+        """
+        await self._recovery.work(every, concurrency)
 
     # Reading what happened
 
@@ -322,9 +324,7 @@ class App:
         Raises `UnknownRun` for whoever neither asked the run nor may `audit` this app, and for another app's run.
         """
         record, events = await self.journal.record(run), await self.journal.read(run)
-        if app_of(events) != self.name:
-            raise UnknownRun(run)
-        return await readable_events(events, record.owner, self.policy, as_)
+        return await readable_events(events, record.owner, self.policy, as_, app=self.name)
 
     async def explain(self, run: str, *, as_: Principal) -> Explanation:
         """Say which documents, memories and rules led to the answer and each action of a run, and why they were let.
@@ -336,6 +336,22 @@ class App:
     async def verify(self) -> int:
         """Check the journal's chains; return the number of events. Raises `ChainBroken` naming the first bad one."""
         return await self.journal.verify()
+
+    # Forgetting
+
+    async def erase(self, subject: Principal, *, by: Principal) -> Erasure:
+        """Erase what is kept of somebody: runs and open questions, profile, memories, cached replies.
+
+        `by` must be allowed to `erase` `subject:<id>`, or `subject:self` when it is its own. Call it again when it was
+        interrupted. Raises `ActionDenied`, `ConfigurationError` unless the journal is a `SealedJournal`, and what the
+        stores raise.
+        """
+        await may_erase(self.policy, subject, by)
+        if not isinstance(self.journal, SealedJournal):
+            raise ConfigurationError("the journal is not sealed, and cannot forget", expected="a `SealedJournal`")
+        forget = [partial(self.profiles.forget, subject), partial(self.memories.forget, subject)]
+        forget += [partial(model.forget, subject.own_grant) for model in self.models]
+        return await erase(self.journal, subject.own_grant, by=by.own_grant, forget=forget)
 
     # Living
 
@@ -361,6 +377,7 @@ class App:
         parts: tuple[_Closable, ...] = (
             self.policy,
             self.journal,
+            self._heart,
             self.documents,
             self.profiles,
             self.memories,
@@ -405,143 +422,6 @@ class App:
         receiver = None if self.embeddings is None else receiver_of(self.embeddings)
         return PUBLIC_ONLY if receiver is None else await self.policy.grants(in_tenant_of(receiver, tenant))
 
-    async def _begin(
-        self, question: str, principal: Principal, intent: Collection[str] | None, run: str | None
-    ) -> tuple[RunLog, Turn]:
-        if not question.strip():
-            raise InvalidInput("the question is empty", hint="ask something")
-        decision = await self.policy.decide(principal, "ask", f"app:{self.name}")
-        if not decision:
-            raise ActionDenied(f"{principal.id} may not ask {self.name}: {decision.reason}", rule=decision.rule)
-        grants = await self.policy.grants(principal)
-        asked = Labelled(question, question_label(principal))
-        tools = None if intent is None else frozenset(intent)
-        turn = Turn(run or secrets.token_hex(16), principal, asked, grants, intent=tools)
-        log = RunLog(self.journal, self.policy, turn.run, principal, asked, intent=tools, watch=self._watch)
-        log.standing, log.clock = self.desk.rules, self._clock
-        if self._guards.questioned:
-            return await self._guarded(log, turn)
-        log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
-        return log, turn
-
-    async def _guarded(self, log: RunLog, turn: Turn) -> tuple[RunLog, Turn]:
-        """Begin a run with the question that its guards let pass; one that they refuse is not written down."""
-        text, told, refused = await guard_question(RunGuards(self._guards, log, lambda: (log.question.value,)))
-        log.question = Labelled(text, log.question.label)
-        turn = replace(turn, question=log.question)
-        log.note("run.started", started(turn, app=self.name, steps=self.pipeline.names))
-        told()
-        if refused is not None:
-            await self._end(
-                log, "run.failed", {"error": type(refused).__name__, "what": str(refused)}, RunStatus.FAILED
-            )
-            raise refused
-        return log, turn
-
-    async def _execute(
-        self, log: RunLog, turn: Turn, place: int, sink: Sink | None, deadline: float | None
-    ) -> RunResult:
-        """Run the steps from `place` on, and put the end of the run, whatever it is, into the journal."""
-        try:
-            async with asyncio.timeout(deadline or self._deadline) as clock:
-                await log.flush()
-                turn = await self._assembly.run(turn, place, log, sink)
-                return await self._finish(log, turn)
-        except asyncio.CancelledError:
-            await self._end(log, "run.cancelled", {}, RunStatus.CANCELLED)
-            raise
-        except Exception as error:  # noqa: BLE001 (the edge of the run: steps are anyone's code)
-            timed_out = isinstance(error, TimeoutError) and clock.expired()
-            known = _as_ringwall_error(error, timed_out=timed_out)
-            await self._end(log, "run.failed", {"error": type(known).__name__, "what": str(known)}, RunStatus.FAILED)
-        # Raised out here, with nothing being handled that Python would hang onto it as its context.
-        raise await self._shown(log, known)
-
-    async def _finish(self, log: RunLog, turn: Turn) -> RunResult:
-        if turn.status is TurnStatus.WAITING:
-            log.note("run.waiting", {"calls": [call.id for call in turn.pending]})
-            await log.flush(status=RunStatus.WAITING, durable=True)
-            return RunResult(turn.run, RunStatus.WAITING, waiting=await questions_for(log, log.principal))
-        log.settle()
-        await release(log, as_="run.finished")
-        await log.flush(status=RunStatus.DONE)
-        if self.budgets.rules:
-            await self.budgets.finished(turn.run, turn.principal)
-        return _result(turn)
-
-    async def _again(self, log: RunLog, turn: Turn) -> RunResult:
-        """The result of a run that is done, if its principal may still receive it."""
-        if not log.floor.may_flow_to(await self.policy.grants(log.principal)):
-            raise FlowDenied("the answer rests on what you may not receive any more")
-        return _result(turn)
-
-    async def _end(self, log: RunLog, kind: str, body: dict[str, JSON], status: RunStatus) -> None:
-        """Note how a run ended, also while being cancelled; a journal that fails now must not hide why."""
-        log.settle()
-        log.note(kind, body)
-        with contextlib.suppress(JournalError):
-            await asyncio.shield(log.flush(status=status))
-
-    async def _shown(self, log: RunLog, error: RingwallError) -> RingwallError:
-        """The error as the asking principal may see it: without its text if the run has read what it may not."""
-        if log.floor.may_flow_to(await self.policy.grants(log.principal)):
-            tell_what_was_done(error, log)
-            return self._inert(error) if influenced(log) else error
-        error.what, error.expected, error.hint = "the run failed; what it had read may not be shown to you", "", ""
-        error.args = (error.what,)
-        error.__cause__ = error.__context__ = error.__traceback__ = None
-        error.__notes__ = []
-        return error
-
-    def _inert(self, error: RingwallError) -> RingwallError:
-        """The error with its text disarmed: it may hold what a model wrote."""
-        if self._disarm is not None and self._disarm.touches(str(error)):
-            parts = (error.what, error.expected, error.hint)
-            error.what, error.expected, error.hint = map(self._disarm.disarmed, parts)
-            error.args = (error.what,)
-        return error
-
-    async def _streamed(self, execute: Callable[[Sink], Awaitable[RunResult]]) -> AsyncGenerator[str | RunResult, None]:
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        task = asyncio.ensure_future(execute(pieces.put))
-        task.add_done_callback(lambda _: pieces.put_nowait(None))
-        try:
-            while (piece := await pieces.get()) is not None:
-                yield piece
-            yield await task
-        finally:
-            if not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-
-    async def _restore(self, run: str) -> tuple[RunLog, Beginning]:
-        events = await self.journal.read(run)
-        check_run(run, events)
-        if app_of(events) != self.name:
-            raise UnknownRun(run)
-        beginning = fold(events)
-        turn = beginning.turn
-        log = RunLog.restore(
-            self.journal, self.policy, turn.principal, turn.question, events, intent=turn.intent, watch=self._watch
-        )
-        log.standing, log.clock = self.desk.rules, self._clock
-        return log, beginning
-
-    async def _pick_up(self, run: str) -> tuple[RunLog, Beginning, bool]:
-        """Return a run's log, where it goes on, and whether it is done already."""
-        log, beginning = await self._restore(run)
-        status = (await self.journal.record(run)).status
-        if status is RunStatus.CANCELLED:
-            raise NotWaiting(f"run {run!r} was cancelled", hint="ask again")
-        done = status is RunStatus.DONE
-        if not done:
-            check_same_pipeline(beginning, steps=self.pipeline.names)
-            log.note("run.resumed", {})
-            await log.flush(status=RunStatus.RUNNING)
-            beginning = replace(beginning, turn=beginning.turn.evolve(status=TurnStatus.RUNNING))
-        return log, beginning, done
-
 
 class _Closable(Protocol):
     async def close(self) -> None: ...
@@ -550,17 +430,3 @@ class _Closable(Protocol):
 def _named(call: str | Sequence[str] | None) -> Sequence[str]:
     """The calls that are meant; none: the only one that is open."""
     return () if call is None else (call,) if isinstance(call, str) else call
-
-
-def _result(turn: Turn) -> RunResult:
-    return RunResult(turn.run, RunStatus.DONE, turn.answer, turn.citations)
-
-
-def _as_ringwall_error(error: Exception, *, timed_out: bool) -> RingwallError:
-    if timed_out:
-        return LimitReached("the run reached its deadline", hint="what it did is in the journal; resume it")
-    if isinstance(error, RingwallError):
-        return error
-    failed = StepFailed(f"a step raised {type(error).__name__}: {error}")
-    failed.__cause__ = error
-    return failed

@@ -12,7 +12,7 @@ from ringwall.data.base import DocumentStore, Embeddings
 from ringwall.data.retrieve import Retriever
 from ringwall.deployment.base import Policy
 from ringwall.deployment.budgets import Budgets
-from ringwall.deployment.disarm import Disarm
+from ringwall.deployment.disarm import Disarm, active
 from ringwall.deployment.gates import GatedMemories, GatedModel, GatedProfiles, GatedStore, may_disclose
 from ringwall.deployment.guarded import GuardedAnswer
 from ringwall.deployment.guarding import Guards, RunGuards
@@ -91,7 +91,7 @@ class Assembly:
             turn = await run_steps(cast("list[Step]", steps), turn, start=place, observe=saved.finished)
             if answer is not None:
                 await scope.get(Outlet).end()
-            elif self._disarm is not None and self._disarm.touches(turn.answer):
+            elif self._disarm is not None and active(turn.answer):
                 answer = GuardedAnswer(RunGuards(self._guards, log, saved.words), self._disarm)
             return turn if answer is None else await _settled(turn, answer, saved)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from pydantic_core import to_json
@@ -19,11 +20,13 @@ from ringwall import plugins
 from ringwall.deployment.base import Policy
 from ringwall.deployment.checkpoints import Checkpoint, Verifier, checkpoint, read_checkpoints, stored_checkpoints
 from ringwall.deployment.checkpoints import verify as verify_evidence
+from ringwall.deployment.erasure import Erasure, Forget, erase, retain
 from ringwall.deployment.explain import Explanation, Outcome, Seen, explain
 from ringwall.deployment.export import Export, ExportedJournal, is_exported
 from ringwall.deployment.journal import Event, Journal, check_run
 from ringwall.deployment.reading import readable_events
 from ringwall.deployment.rules import Rules
+from ringwall.deployment.sealing import SealedJournal, Sealer, is_alias, open_events
 from ringwall.errors import ConfigurationError, InvalidInput
 from ringwall.principal import Principal
 
@@ -83,16 +86,77 @@ async def export(journal: Path, form: ExportForm) -> None:
         writing.finish()
 
 
-async def explained(source: Path, run: str, as_: Principal, policy: Path | None) -> Explanation:
+async def explained(
+    source: Path, run: str, as_: Principal, policy: Path | None, keys: Path | None = None
+) -> Explanation:
     """Explain a run to `as_`. Raises `UnknownRun`, `ChainBroken`."""
     async with evidence(source) as held:
         owner, events = await _found(held, run)
     check_run(run, events)
+    if is_alias(owner):
+        owner, events = await _unsealed(owner, events, keys)
     rules = policy_in(policy)
     try:
         return explain(await readable_events(events, owner, rules, as_))
     finally:
         await rules.close()
+
+
+async def _unsealed(owner: str, events: list[Event], keys: Path | None) -> tuple[str, list[Event]]:
+    if keys is None:
+        raise InvalidInput("this run is sealed", hint="name the file of the keys with --keys")
+    async with sealer_of(keys) as sealer:
+        subjects = await sealer.subjects([owner])
+        return subjects.get(owner, owner), await open_events(sealer, owner, events)
+
+
+async def erase_subject(
+    journal: Path, subject: Principal, keys: Path, by: str, profiles: Path | None, memories: Path | None
+) -> None:
+    """Erase what is kept of somebody in a journal, and in the databases of profiles and memories that are given."""
+    async with sealed(journal, keys) as sealed_journal, AsyncExitStack() as stack:
+        forget: list[Forget] = []
+        for name, path in (("sql-profiles", profiles), ("sql-memories", memories)):
+            if path is not None:
+                store = plugins.find("personalization", name)(_there(path))
+                stack.push_async_callback(store.close)
+                forget.append(partial(store.forget, subject))
+        _say_erased(await erase(sealed_journal, subject.own_grant, by=by, forget=forget))
+
+
+async def retain_days(journal: Path, keys: Path, days: float, by: str) -> None:
+    """Erase the runs of a journal that are older than this."""
+    async with sealed(journal, keys) as sealed_journal:
+        _say_erased(await retain(sealed_journal, days, by=by))
+
+
+def _say_erased(done: Erasure) -> None:
+    _say(f"{done.runs} runs erased, {done.closed} of them open until now; the journal tells of it in {done.run}")
+    if done.unsealed:
+        _say(f"{done.unsealed} runs were written before the journal was sealed, and can still be read")
+
+
+@asynccontextmanager
+async def sealed(journal: Path, keys: Path) -> AsyncIterator[SealedJournal]:
+    """A sealed journal in an SQLite file, with its keys in another."""
+    async with opened(_there(journal)) as inner, sealer_of(keys) as sealer:
+        yield SealedJournal(inner, sealer)
+
+
+@asynccontextmanager
+async def sealer_of(keys: Path) -> AsyncIterator[Sealer]:
+    """What seals with the keys in an SQLite file that is there already."""
+    sealer: Sealer = plugins.find("deployment", "audit-sealer").at(_there(keys))
+    try:
+        yield sealer
+    finally:
+        await sealer.close()
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise InvalidInput(f"there is no file {path}", hint="name the one that the app uses")
+    return path
 
 
 def show(explanation: Explanation, *, as_json: bool) -> None:
@@ -190,6 +254,10 @@ def _tree(explanation: Explanation) -> Tree:
             _add_seen(seen, each)
     for outcome in explanation.outcomes:
         _add_outcome(root, outcome)
+    if explanation.erased:
+        root.add(
+            plain(f"{explanation.erased} events were erased; when they happened and of which kind is left", "yellow")
+        )
     if explanation.withheld:
         root.add(plain(f"{explanation.withheld} events are withheld: their labels do not admit you", "yellow"))
     return root
@@ -213,6 +281,6 @@ def plain(text: str, style: str = "") -> Text:
 
 
 __all__ = [
-    "ExportForm", "evidence", "explained", "export", "make_checkpoints", "make_key", "opened", "plain", "policy_in",
-    "public_keys", "show", "verify",
+    "ExportForm", "erase_subject", "evidence", "explained", "export", "make_checkpoints", "make_key", "opened", "plain",
+    "policy_in", "public_keys", "retain_days", "show", "verify",
 ]  # fmt: skip

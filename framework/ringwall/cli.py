@@ -66,6 +66,8 @@ EvidencePath = Annotated[
     Path, typer.Argument(help="The journal's SQLite file, or one that was exported.", exists=True, dir_okay=False)
 ]
 JournalPath = Annotated[Path, typer.Argument(help="The journal's SQLite file.", exists=True, dir_okay=False)]
+KeysPath = Annotated[Path, typer.Option(help="The SQLite file of the keys that the journal is sealed with.")]
+ByWhom = Annotated[str, typer.Option(help="Who erases, as the journal tells it.")]
 PolicyPath = Annotated[
     Path, typer.Argument(help="Rules, or Casbin's lines in a .csv.", exists=True, dir_okay=False, show_default=False)
 ]
@@ -346,6 +348,7 @@ def explain_run(
     role: Annotated[list[str], typer.Option(help="A role that you vouch for, repeated.")] = [],  # noqa: B006
     tenant: Annotated[str, typer.Option(help="The tenant of who looks.")] = "",
     policy: Annotated[Path | None, typer.Option(help="Rules, or Casbin's lines in a .csv; else none.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="The file of the keys that the journal is sealed with.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which documents, memories and rules led to a run's answer and actions, and why each was allowed.
@@ -353,7 +356,36 @@ def explain_run(
     Shown is what `--as` may receive. Only the owner may see a run, and who may `audit` by the policy.
     """
     reader = Principal(as_, tenant, frozenset(role))
-    audit_commands.show(asyncio.run(audit_commands.explained(journal, run, reader, policy)), as_json=as_json)
+    audit_commands.show(asyncio.run(audit_commands.explained(journal, run, reader, policy, keys)), as_json=as_json)
+
+
+@audit.command("erase")
+def erase_subject(
+    subject: Annotated[str, typer.Argument(help="Whose data: `user:ana`.")],
+    journal: JournalPath,
+    keys: KeysPath,
+    tenant: Annotated[str, typer.Option(help="The tenant of the subject.")] = "",
+    profiles: Annotated[Path | None, typer.Option(help="The SQLite file of the profiles.")] = None,
+    memories: Annotated[Path | None, typer.Option(help="The SQLite file of the memories.")] = None,
+    by: ByWhom = "operator",
+) -> None:
+    """Erase what is kept of somebody; the journal still verifies. Again, if it was interrupted.
+
+    A running app keeps replies in its memory: `App.erase` forgets those, too.
+    """
+    who = Principal(subject, tenant)
+    asyncio.run(audit_commands.erase_subject(journal, who, keys, by, profiles, memories))
+
+
+@audit.command("retain")
+def retain(
+    journal: JournalPath,
+    keys: KeysPath,
+    days: Annotated[float, typer.Option(help="How many days a run is kept after the day it began.", min=0)],
+    by: ByWhom = "operator",
+) -> None:
+    """Erase the runs that are older than this; the journal still verifies. For a daily timer."""
+    asyncio.run(audit_commands.retain_days(journal, keys, days, by))
 
 
 @policy.command("check")

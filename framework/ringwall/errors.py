@@ -6,6 +6,7 @@
     │   ├── ContextOverflow              more tokens than the model's window holds
     │   ├── WorkerDied                   whoever worked on it died: killed, or out of memory
     │   ├── UnknownRun                   no such run, or none that this principal may see
+    │   │   └── RunErased                    there was one, and what it held was erased
     │   ├── NotWaiting                   the run or call is not (any more) waiting for this answer
     │   └── Unavailable                  a value that a plan wants cannot be had
     ├── ConfigurationError           the deployer's: the app cannot be built like this
@@ -23,6 +24,7 @@
     │   ├── ProviderUnavailable          busy, down or too slow; trying again may help
     │   └── BadReply                     the reply breaks the protocol or stops in the middle
     ├── StepFailed                   a step of the pipeline raised something that is not in this tree
+    ├── RunCancelled                 somebody cancelled this run while it went on
     ├── LimitReached                 a bound of the run: rounds, deadline, budget
     │   ├── BudgetReached                a hard budget has no room for the next thing
     │   └── RateReached                  too much in too short a time; trying again later will help
@@ -30,8 +32,7 @@
     └── JournalError                 the journal's
         ├── JournalUnavailable           locked, read-only, full or gone
         ├── JournalConflict              another process went on with this run
-        │   ├── RunHeld                      another process carries this run on, and lives
-        │   └── RunCancelled                 somebody cancelled this run meanwhile
+        │   └── RunHeld                      another process carries this run on, and lives
         └── ChainBroken                  an event was changed, removed or put in another order
 
 Each message says what happened, what was expected and the next move.
@@ -115,6 +116,16 @@ class UnknownRun(InvalidInput):
         super().__init__(
             f"no run {run_id!r} that you may see", hint="list the waiting ones with `app.waiting(as_=...)`"
         )
+
+
+class RunErased(UnknownRun):
+    """What the run held was erased, for whoever asked it or because it was too old; nothing goes on with it."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(run)
+        self.what = f"run {run!r} was erased"
+        self.hint = "ask again; when it was erased, and how much, is in the journal's runs `erasure:...`"
+        self.args = (self.what,)
 
 
 class NotWaiting(InvalidInput):
@@ -210,6 +221,15 @@ class StepFailed(RingwallError):
     fault = "configuration"
 
 
+class RunCancelled(RingwallError):
+    """Somebody cancelled this run while it went on: nothing more was begun, and what could be undone is."""
+
+    fault = "caller"
+
+    def __init__(self, run: str) -> None:
+        super().__init__(f"run {run!r} was cancelled", hint="`app.events(run, as_=...)` say by whom, and what remains")
+
+
 class Done(NamedTuple):
     """A tool call that a run had brought to an end, and its status: `done`, `failed`, `refused`."""
 
@@ -278,13 +298,6 @@ class RunHeld(JournalConflict):
 
     def __init__(self, run: str) -> None:
         super().__init__(f"run {run!r} is carried on by another process", hint="wait for it, or cancel the run")
-
-
-class RunCancelled(JournalConflict):
-    """Somebody cancelled this run while it went on; the process that went on with it begins nothing more."""
-
-    def __init__(self, run: str) -> None:
-        super().__init__(f"run {run!r} was cancelled", hint="see `app.events(run, as_=...)` for by whom")
 
 
 class ChainBroken(JournalError):

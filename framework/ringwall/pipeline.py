@@ -120,7 +120,12 @@ class Checkpoint(ABC):
 
 
 class Outlet(ABC):
-    """Where text leaves for the user while it is being written."""
+    """Where text leaves for the user while it is being written.
+
+    `holds` says whether it may hold text back, so that it must be told when a text is over.
+    """
+
+    holds = False
 
     @abstractmethod
     async def write(self, text: str) -> None:

@@ -12,6 +12,7 @@ from ringwall.deployment.gates import release
 from ringwall.deployment.guarded import GuardedAnswer
 from ringwall.deployment.journal import Event
 from ringwall.deployment.runlog import RunLog, event_body
+from ringwall.deployment.unwinding import Stop, stop_of
 from ringwall.errors import ConfigurationError
 from ringwall.label import Label, Labelled
 from ringwall.pipeline import Checkpoint, Outlet
@@ -75,6 +76,7 @@ class UserOutlet(Outlet):
 
     def __init__(self, log: RunLog, sink: Sink | None, guarded: GuardedAnswer | None) -> None:
         self._log, self._sink, self._guarded = log, sink, guarded
+        self.holds = guarded is not None
         self._settled: Label | None = None
 
     async def write(self, text: str) -> None:
@@ -107,19 +109,50 @@ class RunTrail(Trail):
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """Where a run that is picked up again goes on: its turn so far, and the place of the step to run next."""
+    """Where a run that is picked up again goes on: its turn so far, and the place of the step to run next.
+
+    `stop` is there if it is not to go on.
+    """
 
     turn: Turn
     place: int
     app: str
     steps: tuple[str, ...]
+    deadline: Deadline
+    stop: Stop | None = None
 
 
-def started(turn: Turn, *, app: str, steps: Sequence[str]) -> dict[str, JSON]:
-    """The body of a run's first event: all that is needed to begin it again."""
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """How long a run may take: until when (Unix time), or while nobody works on it, how many seconds more.
+
+    A run that was started by an older version knows neither.
+    """
+
+    until: float | None = None
+    more: float | None = None
+
+    def left(self, now: float) -> float | None:
+        """The seconds that are left, perhaps none; None if the run knows no deadline."""
+        return self.more if self.until is None else self.until - now
+
+    def after(self, event: Event) -> Deadline:
+        """The deadline after an event: time that passes while the run waits, or has failed, does not count."""
+        match event.kind:
+            case "run.started" | "run.resumed":
+                seconds = event_body(event).get("seconds")
+                return self if seconds is None else Deadline(event.at + seconds)
+            case "run.waiting" | "run.failed":
+                return Deadline(more=self.left(event.at))
+        return self
+
+
+def started(turn: Turn, *, app: str, steps: Sequence[str], seconds: float | None = None) -> dict[str, JSON]:
+    """The body of a run's first event: all that is needed to begin it again, and how long it may take."""
     return {
         "app": app,
         "steps": list(steps),
+        "seconds": seconds,
         "principal": principal_to_json(turn.principal),
         "question": turn.question.value,
         "label": cast(JSON, turn.question.label.to_json()),
@@ -135,12 +168,13 @@ def fold(events: Sequence[Event]) -> Beginning:
     intent = None if first["intent"] is None else frozenset(first["intent"])
     principal = principal_from_json(first["principal"])
     turn = Turn(events[0].run, principal, question, frozenset(first["grants"]), intent=intent)
-    place = 0
+    place, deadline = 0, Deadline()
     for event in events:
+        deadline = deadline.after(event)
         if event.kind == "turn.changed":
             body = event_body(event)
             turn, place = apply_change(turn, body["changed"]), body["next"]
-    return Beginning(turn, place, first["app"], tuple(first["steps"]))
+    return Beginning(turn, place, first["app"], tuple(first["steps"]), deadline, stop_of(events))
 
 
 def check_same_pipeline(beginning: Beginning, *, steps: Sequence[str]) -> None:

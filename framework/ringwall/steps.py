@@ -193,7 +193,7 @@ class Agent:
                     texts.append(delta.text)
                     await self._outlet.write(delta.text)
                 calls.extend(delta.calls)
-        if texts:
+        if texts and self._outlet.holds:
             await self._outlet.end()
         return Reply("".join(texts), tuple(calls))
 

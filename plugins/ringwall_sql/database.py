@@ -155,6 +155,20 @@ class Database:
                 connection = connection.execution_options(isolation_level="AUTOCOMMIT")
             yield connection.connection.cursor()
 
+    def empty_log(self) -> None:
+        """Take out of SQLite's write-ahead log what was deleted; whoever reads meanwhile is waited for.
+
+        Raises what the database raises when somebody reads for longer than that.
+        """
+        if not self.on_sqlite:
+            return
+        with self.outside() as cursor:
+            if cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                raise self._failure(
+                    f"the database {self._name!r} is being read, and its log still holds what was deleted",
+                    hint="try again when nobody reads",
+                )
+
     async def run(self, work: Callable[[], T]) -> T:
         """Do `work` in a thread, its errors explained."""
 

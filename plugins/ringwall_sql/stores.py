@@ -17,8 +17,10 @@ from ringwall.principal import Grants, Principal
 from ringwall_sql.database import BUSY_TIMEOUT, Database, restored, stored
 from ringwall_sql.schema import Schema
 
-PROFILES: Final = Schema("profiles", "0001", sa.MetaData())
-MEMORIES: Final = Schema("memories", "0001", sa.MetaData())
+_FORGETS: Final = ("secure_delete = ON",)  # what is deleted is overwritten
+
+PROFILES: Final = Schema("profiles", "0001", sa.MetaData(), pragmas=_FORGETS)
+MEMORIES: Final = Schema("memories", "0001", sa.MetaData(), pragmas=_FORGETS)
 
 _PROFILES: Final = sa.Table(
     "profiles",
@@ -84,6 +86,7 @@ class SqlProfiles(ProfileStore):
         def forget() -> None:
             with self._database.writing() as connection:
                 connection.execute(sa.delete(_PROFILES).where(_owned(_PROFILES, principal)))
+            self._database.empty_log()
 
         await self._database.run(forget)
 
@@ -151,6 +154,8 @@ class SqlMemories(MemoryStore):
                     connection.execute(sa.delete(_MEMORIES).where(_owned(_MEMORIES, owner)))
                 else:
                     self._remove(connection, owner, [stored(id_) for id_ in ids])
+            if ids is None:
+                self._database.empty_log()
 
         await self._database.run(forget)
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from ringwall import App, Label, Principal, RunStatus
 from ringwall.deployment.asking import is_endorsed
+from ringwall.deployment.journal import Draft, chain
 from ringwall.deployment.questions import Kind, Question
-from ringwall.deployment.runlog import CallPhase, CallState
+from ringwall.deployment.runlog import CallPhase, CallState, fold_calls
 from ringwall.errors import Denied, NotWaiting, RingwallError
 from ringwall.interface import PreparedCall, ToolCall
 from ringwall_sql import SqlJournal
@@ -156,6 +157,21 @@ async def test_an_approval_of_one_run_is_for_no_other() -> None:
         await other.approve("one", by=CARLA)
         assert (await other.resume("two")).status is RunStatus.WAITING
     assert booked == []
+
+
+def test_a_journal_from_before_there_were_terms_is_read_as_it_was_meant() -> None:
+    asked = '{"call": "0.0", "tool": "book", "arguments": "{}", "reason": "why", "rule": "rules:1", "label": %s}'
+    label = '{"secrecy": [], "influence": ["doc:a"]}'
+    drafts = [
+        Draft("call.asked", asked % label, label, 5.0),
+        Draft("call.approved", '{"call": "0.0", "digest": "d", "by": "user:mia", "note": ""}', label, 6.0),
+    ]
+    events = chain("r", drafts, seq=0, previous="")
+    (waits,), (approved,) = fold_calls(events[:1]).values(), fold_calls(events).values()
+    assert (waits.phase, waits.reason, waits.label) == (CallPhase.ASKED, "why", Label.of(None, "doc:a"))
+    assert waits.question is not None
+    assert waits.question.expires == float("inf")
+    assert (approved.phase, approved.by) == (CallPhase.APPROVED, "user:mia")
 
 
 LABELS = st.builds(Label, st.just(frozenset()), st.frozensets(st.sampled_from(["user:ana", "doc:a", "web:b"])))

@@ -127,8 +127,8 @@ async def test_a_reading_tool_past_its_time_is_told_to_the_model(path: Path) -> 
 
 @asynccontextmanager
 async def interrupted(path: Path, hanging: Tool) -> AsyncIterator[asyncio.Task[RunResult]]:
-    """A process that hangs in its tool, while others take its run over."""
-    async with build(path, BOOK, hanging) as app:
+    """A process that hangs in its tool and is not heard of, while others take its run over."""
+    async with build(path, BOOK, hanging, lease=0) as app:
         task = asyncio.ensure_future(app.ask("book", as_=ANA, run="r"))
         try:
             yield task
@@ -216,7 +216,7 @@ async def test_a_tool_does_not_write_when_its_intent_cannot_be_written_down(path
             return BOOK[0]
 
         with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
-            async with build(path, locks, booking.tool()) as failing:  # type: ignore[arg-type]
+            async with build(path, locks, booking.tool(), lease=0) as failing:  # type: ignore[arg-type]
                 with pytest.raises(JournalUnavailable, match="locked"):
                     await failing.ask("book", as_=ANA, run="r")
         assert booking.made == []

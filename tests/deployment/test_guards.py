@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringwall import ACL, App, Label, Principal, Rules, ScriptedModel, Tool, call, tool
-from ringwall.app import RunResult
 from ringwall.deployment import Event, RunStatus
 from ringwall.deployment.disarm import Disarm
 from ringwall.deployment.guard import Crossing, Guard, Passing, Ruling
 from ringwall.deployment.runlog import event_body
 from ringwall.errors import ConfigurationError, FlowDenied, GuardRefused
 from ringwall.model import Delta, Location, ModelRequest, Reply
+from ringwall.runs import RunResult
 
 ANA = Principal.user("ana", "guest")
 RULES = """

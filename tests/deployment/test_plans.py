@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from ringwall import RunStatus
-from ringwall.app import RunResult
 from ringwall.errors import ActionDenied, BadReply, RingwallError
 from ringwall.planning import PLAN_SCHEMA, MakePlan
+from ringwall.runs import RunResult
 from ringwall.steps import Agent, Compose, Personalize
 from ringwall_sql import SqlJournal
 from tests.deployment.office import ANA, DEPUTY, RULES, Office, call, plan_of, read_from, step, taken

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from itertools import product
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 
 from ringwall.deployment.base import Decision, Verdict
 from ringwall.deployment.changes import Change, ChangeKind
@@ -102,6 +102,7 @@ def test_reasons_are_the_policys_own_and_every_change_allows_what_was_asked(
 
 @settings(deadline=None, max_examples=300)
 @given(TEXTS, QUESTIONS)
+@example(["role r0 includes r1", "allow role:r1 call tool:a"], Question(Principal.user("ana"), "call", "tool:a"))
 def test_no_role_that_would_do_opens_less_than_the_one_that_is_named(lines: list[str], question: Question) -> None:
     text, who = "\n".join(lines), question.principal
     assume(not decide(text, question) and not question.sources)
@@ -132,6 +133,7 @@ def test_a_line_is_named_to_be_removed_whenever_there_is_one_that_would_do(
 
 @settings(deadline=None, max_examples=300)
 @given(TEXTS, QUESTIONS)
+@example(["allow role:r1 call tool:a", "allow role:r1 call tool:b"], Question(Principal.user("ana"), "call", "tool:a"))
 def test_whatever_else_a_change_opens_is_told(lines: list[str], question: Question) -> None:
     text = "\n".join(lines)
     for change in why_by(text, question).changes:

@@ -14,6 +14,7 @@ from ringwall import ACL, App, InMemoryJournal, Label, Principal, Rules, Scripte
 from ringwall.deployment import Journal
 from ringwall.deployment.simulation import Difference, Outcome, Simulation, simulate
 from ringwall.errors import RingwallError
+from ringwall.model.scripted import Line
 from tests.deployment.generated import TEXTS
 
 RULES = """allow role:guest ask app:app
@@ -37,7 +38,7 @@ AUDITOR = Principal.user("uta", "auditor")
 RESULT = Label.of(ACL(("collection:menus",)), "tool:any")
 
 
-@tool(effect="write", recipients=["to"], label=RESULT)
+@tool(effect="write", recipients=("to",), label=RESULT)
 async def send(to: str, text: str) -> str:
     """Send a text."""
     return f"sent to {to}"
@@ -52,7 +53,7 @@ async def book(table: str) -> str:
 async def ran(rules: str, *, asker: Principal = ANA, intent: Sequence[str] | None = None) -> Journal:
     """The journal of two runs that read the menu, would send, book once somebody approved, and answer."""
     journal = InMemoryJournal()
-    script = [call("send", to="bo", text="hi"), call("book", table="Lucia"), "Done.", "Booked."]
+    script: list[Line] = [call("send", to="bo", text="hi"), call("book", table="Lucia"), "Done.", "Booked."]
     async with App(policy=Rules(rules), model=ScriptedModel(script), tools=[send, book], journal=journal) as app:
         await app.ingest([("menu.md", "Lucia's menu: fish")], ACL.of("collection:menus"))
         for run in ("r0", "r1"):

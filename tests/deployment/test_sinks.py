@@ -18,8 +18,10 @@ from ringwall.deployment.journal import Draft
 from ringwall.deployment.rules import Rules
 from ringwall.deployment.sink_contract import EventSinkContract
 from ringwall.errors import ConfigurationError
+from ringwall.principal import Grants
 from tests.scenes import ANA, CARLA, RULES, app_with, booking_tool
 
+LABEL = '{"secrecy": [["user:ana"]], "influence": []}'
 WINE = "the wine is in the cellar"
 
 
@@ -143,6 +145,31 @@ async def test_events_that_find_the_queue_full_are_dropped_and_counted() -> None
     (state,) = delivery.states()
     assert state.delivered + state.dropped == 100
     assert len(sink.told) == state.delivered
+
+
+class NeverSays(Rules):
+    async def grants(self, principal: Principal) -> Grants:
+        await asyncio.sleep(60)
+        return frozenset()
+
+
+class Fails(Rules):
+    async def grants(self, principal: Principal) -> Grants:
+        raise OSError("the policy is gone")
+
+
+@pytest.mark.parametrize("policy", [NeverSays(""), Fails("")])
+async def test_while_nobody_says_what_a_sink_holds_it_is_told_facts_alone(policy: Rules) -> None:
+    sink = Kept(contents=True)
+    delivery = Delivery("app", policy, [sink])
+    telling = asyncio.create_task(
+        delivery.tell("r", "", 0, [Draft("run.failed", '{"error": "E", "what": "w"}', LABEL)])
+    )
+    await asyncio.sleep(0.01)
+    telling.cancel()
+    await asyncio.gather(telling, return_exceptions=True)
+    await delivery.close()
+    assert [(told.facts, told.body) for told in sink.told] == [({"error": "E"}, "")]
 
 
 async def test_what_a_sink_raises_is_counted_by_the_name_of_the_error() -> None:

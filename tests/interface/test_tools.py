@@ -19,10 +19,20 @@ async def book_table(restaurant: str, party: int, context: CallContext, note: st
     return f"{restaurant} for {party}, {context.key}"
 
 
+@book_table.undone_by
+async def unbook_table(restaurant: str, result: str, context: CallContext) -> str:
+    return f"{restaurant} no more: {result}, {context.key}"
+
+
 @tool
 def send(to: list[str], text: str) -> dict[str, int]:
     "Send a text."
     return {"sent": len(to)}
+
+
+@send.undone_by
+def unsend(to: list[str]) -> dict[str, int]:
+    return {"unsent": len(to)}
 
 
 class TestAnAsyncFunctionWithContext(ToolContract):

@@ -7,8 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Final
 from unittest.mock import patch
 
-from ringwall import app, run
-from ringwall.app import App
+from ringwall import app, run, runs
 from ringwall.data.base import Chunk, Match
 from ringwall.deployment import desk, gates, reading
 from ringwall.deployment.gates import GatedMemories, GatedModel, GatedProfiles, GatedStore
@@ -18,7 +17,10 @@ from ringwall.deployment.toolgate import GatedTools
 from ringwall.label import BOTTOM, Label, join
 from ringwall.model.cache import CachedModel
 from ringwall.personalization.base import Memory
+from ringwall.personalization.memory import InMemoryMemories, InMemoryProfiles
 from ringwall.principal import ACL
+from ringwall.runs import Runs
+from ringwall_audit import AesSealer
 from tests.leaks.life import CLUBS, TENANTS
 
 Off = Callable[[], AbstractContextManager[object]]
@@ -79,6 +81,11 @@ async def search_unlabelled(self: GatedStore, query: Any, readable: Any, k: int)
     return [public(match) for match in await self._inner.search(query, allowed, k)]
 
 
+async def get_unlabelled(self: GatedStore, ids: Sequence[str], readable: Any) -> list[Chunk]:
+    allowed = readable & await self._log.policy.grants(self._log.principal)
+    return [public(Match(chunk, 0.0)).chunk for chunk in await self._inner.get(ids, allowed)]
+
+
 def public(match: Match) -> Match:
     chunk = match.chunk
     readers = ACL(("public",))
@@ -106,16 +113,16 @@ async def profile_unlabelled(self: GatedProfiles, principal: Any) -> Any:
     return await self._inner.get(principal)
 
 
-async def all_events(events: Sequence[Event], *_: object) -> list[Event]:
+async def all_events(events: Sequence[Event], *_: object, **__: object) -> list[Event]:
     return list(events)
 
 
-async def unchanged(self: App, log: object, error: Exception) -> Exception:
+async def unchanged(self: Runs, log: object, error: Exception) -> Exception:
     return error
 
 
-async def once_more(self: App, log: object, turn: Any) -> app.RunResult:
-    return app.RunResult(turn.run, RunStatus.DONE, turn.answer, turn.citations)
+async def once_more(self: Runs, log: object, turn: Any) -> runs.RunResult:
+    return runs.RunResult(turn.run, RunStatus.DONE, turn.answer, turn.citations)
 
 
 def restored_without_floor(restore: Any) -> Any:
@@ -140,15 +147,17 @@ def key_of_the_question(self: CachedModel, request: Any) -> str:
 
 
 OFF: Final[dict[str, Off]] = {
-    "the answer is released": all_of(without(app, "release", released), without(App, "_again", once_more)),
+    "the answer is released": all_of(without(runs, "release", released), without(Runs, "_again", once_more)),
     "the stream is released": without(run, "release", released),
-    "a finished run is told again": without(App, "_again", once_more),
-    "errors are shown as they are": without(App, "_shown", unchanged),
+    "a finished run is told again": without(Runs, "_again", once_more),
+    "errors are shown as they are": without(Runs, "_shown", unchanged),
     "hosted models receive anything": without(GatedModel, "_may_receive", nothing),
     "an embedder receives anything": without(gates, "may_flow", yes),
     "search reads for everybody": without(GatedStore, "search", search_everything),
     "search reads by what was held": without(GatedStore, "search", search_as_it_was),
-    "passages have no readers": without(GatedStore, "search", search_unlabelled),
+    "passages have no readers": all_of(
+        without(GatedStore, "search", search_unlabelled), without(GatedStore, "get", get_unlabelled)
+    ),
     "recall reads for everybody": without(GatedMemories, "recall", recall_everything),
     "memories lose their labels when recalled": without(GatedMemories, "recall", recall_unlabelled),
     "memories lose their labels when kept": without(GatedMemories, "add", keep_as_given),
@@ -161,6 +170,9 @@ OFF: Final[dict[str, Off]] = {
     "events are read by anybody": without(app, "readable_events", all_events),
     "events have no readers": without(reading, "event_label", lambda event: BOTTOM),
     "a resumed run has read nothing": without(RunLog, "restore", restored_without_floor(RunLog.restore)),
-    "questions are for everybody": without(app, "question_label", question_of_everybody),
+    "questions are for everybody": without(runs, "question_label", question_of_everybody),
+    "keys are not destroyed": without(AesSealer, "destroy", nothing),
+    "memories are not forgotten": without(InMemoryMemories, "forget", nothing),
+    "profiles are not forgotten": without(InMemoryProfiles, "forget", nothing),
     "the cache looks at the question alone": without(CachedModel, "_key", key_of_the_question),
 }  # fmt: skip

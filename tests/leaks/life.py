@@ -15,7 +15,18 @@ from typing import Final
 
 from ringwall import App, Label, MemoryStore, Pipeline, Principal, Rules, ScriptedModel, Turn, call, tool
 from ringwall.data import DocumentStore, Mmr, Neighbours
-from ringwall.deployment.journal import Draft, Event, Head, InMemoryJournal, Inspection, Journal, RunRecord, RunStatus
+from ringwall.deployment.journal import (
+    Draft,
+    Event,
+    Head,
+    InMemoryJournal,
+    Inspection,
+    Journal,
+    RunRecord,
+    RunStatus,
+    Worker,
+)
+from ringwall.deployment.sealing import SealedJournal, Sealer
 from ringwall.errors import JournalUnavailable, RingwallError
 from ringwall.interface import FunctionTool
 from ringwall.model import Location, ModelRequest, Reply, Sampling
@@ -24,6 +35,7 @@ from ringwall.personalization import InMemoryMemories, InMemoryProfiles, Memory,
 from ringwall.personalization import MemoryStore as Memories
 from ringwall.principal import ACL
 from ringwall.steps import Agent, Answer, Compose, Personalize, Plan, Remember, Retrieve
+from ringwall_audit import AesSealer, InMemoryKeys
 from ringwall_sql import SqlDocuments, SqlJournal, SqlMemories, SqlProfiles
 from tests.leaks.stores import Digests
 from tests.leaks.witness import Readers, Witness
@@ -56,6 +68,7 @@ allow tool:* call tool:*
 ask   user:* call tool:book
 allow role:approver approve tool:*
 allow role:auditor audit app:app
+allow user:* erase subject:self
 """
 GREEDY: Final = Sampling(temperature=0.0)
 
@@ -102,13 +115,16 @@ class Parts:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self._journal = InMemoryJournal()
+        self._sealer = AesSealer(InMemoryKeys())
         self._documents, self._memories, self._profiles = MemoryStore(), InMemoryMemories(), InMemoryProfiles()
 
-    def open(self) -> tuple[Journal, DocumentStore, Memories, ProfileStore]:
+    def open(self) -> tuple[Flaky, Sealer, DocumentStore, Memories, ProfileStore]:
         if self.folder is None:
-            return self._journal, self._documents, self._memories, self._profiles
+            return Flaky(self._journal), self._sealer, self._documents, self._memories, self._profiles
         file = self.folder / "all.db"
-        return SqlJournal(file), SqlDocuments(self.folder / "documents.db"), SqlMemories(file), SqlProfiles(file)
+        sealer = AesSealer.at(self.folder / "keys.db")
+        documents = SqlDocuments(self.folder / "documents.db")
+        return Flaky(SqlJournal(file)), sealer, documents, SqlMemories(file), SqlProfiles(file)
 
 
 class Flaky(Journal):
@@ -129,15 +145,23 @@ class Flaky(Journal):
         *,
         status: RunStatus = RunStatus.RUNNING,
         durable: bool = False,
+        worker: Worker | None = None,
     ) -> Head:
         self._check()
-        return await self.inner.start(run, owner, drafts, status=status, durable=durable)
+        return await self.inner.start(run, owner, drafts, status=status, durable=durable, worker=worker)
 
     async def append(
-        self, run: str, drafts: Sequence[Draft], after: Head, *, status: RunStatus | None = None, durable: bool = False
+        self,
+        run: str,
+        drafts: Sequence[Draft],
+        after: Head,
+        *,
+        status: RunStatus | None = None,
+        durable: bool = False,
+        worker: Worker | None = None,
     ) -> Head:
         self._check()
-        return await self.inner.append(run, drafts, after, status=status, durable=durable)
+        return await self.inner.append(run, drafts, after, status=status, durable=durable, worker=worker)
 
     async def read(self, run: str) -> list[Event]:
         return await self.inner.read(run)
@@ -253,15 +277,15 @@ class Life:
         self.give(dict.fromkeys((*PEOPLE, *RECEIVERS), frozenset(CLUBS)))
 
     def _app(self, parts: Parts, replies: CountedReplies) -> App:
-        journal, documents, memories, profiles = parts.open()
-        self.journals.append(Flaky(journal))
+        journal, sealer, documents, memories, profiles = parts.open()
+        self.journals.append(journal)
         far = [Hijacked(self, Principal("model:far", tenant), Location.REMOTE) for tenant in TENANTS]
         near = Hijacked(self, Principal("model:near"), Location.IN_PROCESS)
         return App(
             policy=self.rules,
             model=[CachedModel(model, replies) for model in (*far, near)],
             tools=self.tools,
-            journal=self.journals[-1],
+            journal=SealedJournal(journal, sealer),
             documents=documents,
             memories=memories,
             profiles=profiles,
@@ -340,17 +364,26 @@ class Life:
         self.rules.replace([RULES, *lines])
 
     async def write(self, name: str, tenant: str, readers: frozenset[str]) -> None:
-        """A document with new words."""
+        """A document with new words; it stays as it was if the embedder may not receive them."""
         word = self.witness.new("doc", readers, tenant)
         self.embedder.tenant = tenant
-        self.documents[f"{tenant}::{name}.md"] = word, tenant
         acl = ACL.of(*readers, tenant=tenant)
-        await self.apps[0].ingest([(f"{name}.md", f"the wine is {word}")], acl, tenant=tenant)
+        report = await self.apps[0].ingest([(f"{name}.md", f"the wine is {word}")], acl, tenant=tenant)
+        if report.passages:
+            acl = ACL.of(*readers, tenant=tenant)
+        report = await self.apps[0].ingest([(f"{name}.md", f"the wine is {word}")], acl, tenant=tenant)
+        for each in report.ingested:  # an embedder that may not receive it has the old words stand
+            self.documents[each.document] = word, tenant
 
     async def relabel(self, document: str, readers: frozenset[str]) -> None:
         word, tenant = self.documents[document]
         self.witness.readers[word] = Readers(readers, tenant)
         await self.apps[1].documents.set_readers([document], ACL.of(*readers, tenant=tenant))
+
+    async def erase(self, app: App, who: Principal) -> None:
+        """All that is kept of somebody is erased: nobody is told any of it from now on, not even itself."""
+        await app.erase(who, by=who)
+        self.witness.erases(who, [run.id for run in self.runs if run.who == who])
 
     # What is asked
 
@@ -387,7 +420,7 @@ class Life:
 
     async def _note_what_it_knows(self, run: Run) -> None:
         try:
-            events = await self.journals[0].read(run.id)
+            events = await self.apps[0].journal.read(run.id)
         except RingwallError:
             return
         self.witness.comes_to_know(run.id, run.who, words_in(*events))

@@ -36,8 +36,9 @@ WISHES: Final = st.builds(
     st.booleans(),
     st.sampled_from([False, False, False, True]),
 )
-CHANGES: Final = st.none() | st.tuples(st.sampled_from([*PEOPLE, *RECEIVERS]), SOME_CLUBS)
-Change = tuple[Principal, frozenset[str]] | None
+CHANGES: Final = st.none() | st.tuples(st.sampled_from([*[None] * 8, *PEOPLE, *RECEIVERS]), SOME_CLUBS)
+Change = tuple[Principal | None, frozenset[str]] | None
+"""Who holds what from then on; None is whoever asks."""
 
 
 class Kept(logging.Handler):
@@ -100,10 +101,16 @@ class Machine(RuleBasedStateMachine):
     @rule(app=APPS, who=SOMEBODY, wish=WISHES, named=st.booleans(), streams=st.booleans(), change=CHANGES)
     def ask(self, app: int, who: Principal, wish: Wish, named: bool, streams: bool, change: Change) -> None:  # noqa: FBT001
         if change is not None:
-            self.life.trouble.meanwhile.append(lambda: self.life.give(dict([change])))
+            other, clubs = change
+            self.life.trouble.meanwhile.append(lambda: self.life.give({other or who: clubs}))
         asked = self.life.ask(self.life.apps[app], who, wish, named=named, streams=streams)
         self.runner.run(asked)
         self.life.trouble.meanwhile.clear()
+
+    @rule(app=APPS, who=SOMEBODY, tool=st.sampled_from(TOOLS))
+    def ask_and_lose_all_while_a_call_is_planned(self, app: int, who: Principal, tool: str) -> None:
+        self.life.give({who: frozenset(CLUBS)})
+        self.ask(app, who, Wish(intent=tool), named=True, streams=False, change=(who, frozenset()))
 
     @rule(app=APPS, who=SOMEBODY)
     def ask_what_is_often_asked(self, app: int, who: Principal) -> None:
@@ -189,6 +196,31 @@ class Machine(RuleBasedStateMachine):
     @rule(who=SOMEBODY)
     def forget(self, who: Principal) -> None:
         self.runner.run(self.life.apps[1].memories.forget(who))
+
+    @rule(app=APPS, who=SOMEBODY, really=st.sampled_from([False] * 9 + [True]))
+    def erase(self, app: int, who: Principal, really: bool) -> None:  # noqa: FBT001
+        if really:
+            self.remember(who, None)
+            self.change_the_profile(who)
+            self.runner.run(self.life.ask(self.life.apps[app], who, Wish(), named=True, streams=False))
+            self.runner.run(self.life.erase(self.life.apps[app], who))
+            self.look(app, who)
+            self.ask_what_is_often_asked(app, who)
+
+    @rule(app=APPS, who=SOMEBODY)
+    def a_call_is_in_doubt_and_resolved(self, app: int, who: Principal) -> None:
+        self.runner.run(self._doubt(app, who))
+
+    async def _doubt(self, app: int, who: Principal) -> None:
+        here, there, trouble = self.life.apps[app], self.life.apps[1 - app], self.life.trouble
+        other = next(each for each in PEOPLE if each.tenant == who.tenant and each != who)
+        before, trouble.tools = trouble.tools, "doubt"
+        await self.life.ask(here, who, Wish(("post",)), named=True, streams=False)
+        trouble.tools = before
+        run = self.life.runs[-1]
+        await self.life.resume(there, run, streams=False)
+        await self.life.answer(here, run, other, "happened")
+        await self.life.resume(there, run, streams=False)
 
     @rule(readers=SOME_READERS)
     def what_is_peeked_at_has_other_readers(self, readers: frozenset[str]) -> None:

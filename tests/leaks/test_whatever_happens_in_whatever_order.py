@@ -11,8 +11,8 @@ from tests.leaks.machine import Machine, MachineOnSqlite
 
 STEPS = 50
 CHANNELS = {
-    "answer", "answer, failing", "approvals", "approve", "cache", "deny", "embedder", "events", "explain", "happened",
-    "hosted model", "resumed", "resumed stream", "search and recall", "stream", "stream, failing", "tool",
+    "answer", "answer, failing", "embedder", "erased", "events", "explain", "happened", "hosted model", "resumed",
+    "search and recall", "stream", "tool",
 }  # fmt: skip
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 

@@ -21,6 +21,9 @@ class Readers(NamedTuple):
     tenant: str
 
 
+_NOBODY: Final = Readers(frozenset(), "")
+
+
 @dataclass(repr=False)  # it stands in frames, which error reports show
 class Witness:
     """Knows each secret's readers, what everybody holds, and by which readers each run came to know a secret.
@@ -33,6 +36,7 @@ class Witness:
     readers: dict[str, Readers] = field(default_factory=dict)
     known: dict[str, dict[str, set[Readers]]] = field(default_factory=dict)
     remembered: dict[Principal, dict[str, set[Readers]]] = field(default_factory=dict)
+    erased: set[str] = field(default_factory=set)
     leaks: list[str] = field(default_factory=list)
     told: Counter[str] = field(default_factory=Counter)
 
@@ -51,6 +55,8 @@ class Witness:
         """Somebody is told this: note every word that it may not read."""
         words = words_in(*what)
         self.told[through] += len(words)
+        if run in self.erased:
+            self.leaks += [f"{who.id} was told {word} of an erased run through {through}" for word in words]
         for word in words:
             if not any(self.may_read(who, readers) for readers in self._ways(run, word, asker)):
                 self.leaks.append(f"{who.id} of {who.tenant!r} was told {word} through {through}")
@@ -75,6 +81,15 @@ class Witness:
         kept = self.remembered.setdefault(who, {})
         for word, ways in self.known.get(run, {}).items():
             kept.setdefault(word, set()).update(ways)
+
+    def erases(self, who: Principal, runs: Iterable[str]) -> None:
+        """These runs tell nothing from now on, and no run comes to know what was kept of somebody alone."""
+        self.erased.update(runs)
+        self.remembered.pop(who, None)
+        for word, readers in self.readers.items():
+            if readers.tenant == who.tenant and who.id in readers.grants and "-doc-" not in word:
+                self.readers[word] = _NOBODY
+        self.told["erased"] += 1
 
     def _ways(self, run: str, word: str, asker: Principal | None) -> set[Readers]:
         """The readers by which a run came to know a word; of a word new to it, those that it could come by."""

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from ringwall.deployment.checkpoints import CHECKPOINTS, Checkpoint, Verified, checkpoint, read_checkpoints, verify
 from ringwall.deployment.export import Export, ExportedJournal
 from ringwall.deployment.journal import GENESIS, Draft, Event, Head, InMemoryJournal, Journal, RunRecord, chain, link
+from ringwall.deployment.sealing import SealedJournal
 from ringwall.errors import ChainBroken, ConfigurationError, InvalidInput, JournalConflict
-from ringwall_audit import PublicKey, SecretKey
+from ringwall_audit import AesSealer, InMemoryKeys, PublicKey, SecretKey
 from ringwall_sql import SqlJournal
 
 pytestmark = pytest.mark.asyncio
@@ -38,9 +39,13 @@ class Run:
     events: list[Event]
 
 
-async def filled(path: Path | str) -> tuple[SqlJournal, list[Checkpoint]]:
-    """A journal of several runs that went on at the same time, with three checkpoints between."""
-    journal, kept, heads = SqlJournal(path), [], dict[str, Head]()
+async def filled(path: Path | str, *, is_sealed: bool = False) -> tuple[SqlJournal, list[Checkpoint]]:
+    """A journal of several runs that went on at the same time, with three checkpoints between.
+
+    If it is sealed, what two of the owners had in it was erased in the end.
+    """
+    inner, kept, heads = SqlJournal(path), [], dict[str, Head]()
+    journal = SealedJournal(inner, AesSealer(InMemoryKeys())) if is_sealed else inner
     for round_ in range(3):
         for number in range(2 * round_, 2 * round_ + 2):
             heads[f"r{number}"] = await journal.start(f"r{number}", f"user:{number}", drafts(number, 3))
@@ -49,7 +54,10 @@ async def filled(path: Path | str) -> tuple[SqlJournal, list[Checkpoint]]:
         made = await checkpoint(journal, KEY)
         assert made is not None
         kept.append(made)
-    return journal, kept
+    if isinstance(journal, SealedJournal):
+        for subject in ("user:1", "user:2"):
+            await journal.sealer.destroy(await journal.sealer.held(subject=subject))
+    return inner, kept
 
 
 def drafts(first: int, count: int) -> list[Draft]:
@@ -213,8 +221,11 @@ async def named(tampered: SqlJournal | ExportedJournal, kept: Sequence[Checkpoin
     return None
 
 
-async def test_of_1000_tamperings_in_the_tables_the_first_bad_event_is_named_in_each(tmp_path: Path) -> None:
-    journal, kept = await filled(tmp_path / "journal.db")
+@pytest.mark.parametrize("is_sealed", [False, True], ids=["open", "sealed"])
+async def test_of_1000_tamperings_in_the_tables_the_first_bad_event_is_named_in_each(
+    tmp_path: Path, *, is_sealed: bool
+) -> None:
+    journal, kept = await filled(tmp_path / "journal.db", is_sealed=is_sealed)
     runs = [Run(record, await journal.read(record.run)) for record in await journal.runs()]
     tables, rng, seen = Tables(tmp_path / "journal.db"), random.Random(5), 0
     with closing(tables.database):
@@ -273,8 +284,11 @@ def without_end(line: bytes) -> bytes:
     return line.partition(b',"length":')[0]
 
 
-async def test_of_1000_tamperings_in_an_exported_file_the_first_bad_event_is_named_in_each(tmp_path: Path) -> None:
-    journal, kept = await filled(tmp_path / "journal.db")
+@pytest.mark.parametrize("is_sealed", [False, True], ids=["open", "sealed"])
+async def test_of_1000_tamperings_in_an_exported_file_the_first_bad_event_is_named_in_each(
+    tmp_path: Path, *, is_sealed: bool
+) -> None:
+    journal, kept = await filled(tmp_path / "journal.db", is_sealed=is_sealed)
     runs = [Run(record, await journal.read(record.run)) for record in await journal.runs()]
     path = await exported(journal, tmp_path / "journal.jsonl")
     await journal.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import cast
 
 from ringwall.deployment.base import Decision, Verdict
@@ -68,6 +68,8 @@ class Asking:
             frozenset(objections),
         )
         body: dict[str, JSON] = {"call": call.id, "tool": call.tool, "arguments": call.arguments}
+        if prepared.tool.recipients:
+            body["receivers"] = [*named_receivers(prepared)]
         why: dict[str, JSON] = {"reason": decision.reason, "rule": decision.rule}
         self._log.note_call("asked", {**body, **why, **question_to_json(question), "label": _json(label)})
         if preview := await _preview(prepared, context, shown):
@@ -102,7 +104,9 @@ async def _preview(prepared: PreparedCall, context: CallContext, shown: Label) -
     if change is None:
         return None
     label = change.label if isinstance(change, Change) else None
-    return Preview(str(change)[:_PREVIEW_AT_MOST], shown if label is None else shown | label)
+    return Preview(
+        (str(change) or "nothing would change")[:_PREVIEW_AT_MOST], shown if label is None else shown | label
+    )
 
 
 def is_lapsed(state: CallState, now: float) -> bool:
@@ -141,3 +145,15 @@ def _is_same(prepared: PreparedCall, label: Label, state: CallState) -> bool:
 
 def _json(label: Label) -> JSON:
     return cast(JSON, label.to_json())
+
+
+def named_receivers(prepared: PreparedCall) -> list[str]:
+    """Everybody that the call names, in whatever collection: a receiver that goes unseen is one that is not asked."""
+    names: list[str] = []
+    for argument in prepared.tool.recipients:
+        value = prepared.arguments.get(argument)
+        if isinstance(value, Iterable) and not isinstance(value, str):
+            names.extend(map(str, value))
+        elif value is not None:
+            names.append(str(value))
+    return names

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -21,7 +22,10 @@ from ringwall.principal import Grants
 _NOTHING: Final[Grants] = frozenset()
 
 _BATCH: Final = 256
-"""The most events that a sink is handed at once."""
+"""So many events at least are handed to a sink at once, if they wait."""
+
+_PAUSE: Final = 0.005
+"""Seconds between two batches, in which more may come: to wake a thread for each event costs more than the event."""
 
 
 class Delivery:
@@ -41,9 +45,18 @@ class Delivery:
         self._lines = tuple(_Line(app, sink, capacity) for sink in sinks)
 
     async def tell(self, run: str, tenant: str, first: int, drafts: Sequence[Draft]) -> None:
-        """Pass on events that a run has appended, the first of them with number `first`. Raises nothing."""
-        for line in self._lines:
-            line.put(run, tenant, first, drafts, await self._held(line.sink, tenant) if line.sink.contents else None)
+        """Pass on events that a run has appended, the first of them with number `first`. Raises nothing.
+
+        A run that is cancelled meanwhile is told of all the same: without the contents that were being asked about.
+        """
+        held: dict[_Line, Grants] = {}
+        try:
+            for line in self._lines:
+                if line.sink.contents:
+                    held[line] = await self._held(line.sink, tenant)
+        finally:
+            for line in self._lines:
+                line.put(run, tenant, first, drafts, held.get(line))
 
     def states(self) -> tuple[SinkState, ...]:
         """How each sink gets along."""
@@ -70,43 +83,48 @@ class _Waiting(NamedTuple):
     withheld: bool
 
 
+def _waiting(run: str, tenant: str, seq: int, draft: Draft, grants: Grants | None) -> _Waiting:
+    withheld = grants is None or not event_label(draft).may_flow_to(grants)
+    if withheld and draft.kind not in KINDS_WITH_FACTS:
+        draft = Draft(draft.kind, "", "", draft.at)
+    return _Waiting(run, tenant, seq, draft, withheld)
+
+
 class _Line:
     """One sink with its queue and its thread, which starts with the first event."""
 
     def __init__(self, app: str, sink: EventSink, capacity: int) -> None:
         self.sink = sink
-        self._app = app
-        self._queue: queue.Queue[_Waiting | None] = queue.Queue(capacity)
+        self._app, self._capacity = app, capacity
+        self._queue: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
         self._counts = SinkState(sink.principal.id)
-        self._dropped = 0
+        self._put = self._taken = self._dropped = 0
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._putting = threading.Lock()
         self._closed = False
 
     @property
     def state(self) -> SinkState:
-        return replace(self._counts, dropped=self._dropped, waiting=self._queue.qsize())
+        return replace(self._counts, dropped=self._dropped, waiting=self._put - self._taken)
 
     def put(self, run: str, tenant: str, first: int, drafts: Sequence[Draft], grants: Grants | None) -> None:
         """Let events wait for the sink; those for which there is no room are dropped."""
-        self._start()
-        for seq, draft in enumerate(drafts, first):
-            withheld = grants is None or not event_label(draft).may_flow_to(grants)
-            if withheld and draft.kind not in KINDS_WITH_FACTS:
-                draft = Draft(draft.kind, "", "", draft.at)
-            try:
-                self._queue.put_nowait(_Waiting(run, tenant, seq, draft, withheld))
-            except queue.Full:
-                self._dropped += 1
+        batch = [_waiting(run, tenant, seq, draft, grants) for seq, draft in enumerate(drafts, first)]
+        with self._putting:
+            self._start()
+            kept = batch[: max(self._capacity - self._put + self._taken, 0)]
+            self._put += len(kept)
+            self._dropped += len(batch) - len(kept)
+            if kept:
+                self._queue.put(kept)
 
     def _start(self) -> None:
-        with self._starting:
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._work, name=self._counts.name, daemon=True)
-                self._thread.start()
+        if self._thread is None and not self._closed:
+            self._thread = threading.Thread(target=self._work, name=self._counts.name, daemon=True)
+            self._thread.start()
 
     async def close(self, patience: float) -> None:
-        with self._starting:
+        with self._putting:
             self._closed = True
         if self._thread is None:
             await self.sink.close()
@@ -114,10 +132,7 @@ class _Line:
             await asyncio.to_thread(self._finish, self._thread, patience)
 
     def _finish(self, thread: threading.Thread, patience: float) -> None:
-        try:
-            self._queue.put(None, timeout=patience)
-        except queue.Full:
-            return
+        self._queue.put(None)
         thread.join(patience)
 
     # On the sink's own thread
@@ -129,18 +144,21 @@ class _Line:
                 batch, last = self._next()
                 if batch:
                     runner.run(self._hand(batch))
+                if not self._closed:
+                    time.sleep(_PAUSE)
             runner.run(self._let_go())
 
     def _next(self) -> tuple[list[_Waiting], bool]:
         """Wait for an event, and take those that came with it; and whether it was the end."""
         batch: list[_Waiting] = []
-        item = self._queue.get()
-        while item is not None:
-            batch.append(item)
-            if len(batch) == _BATCH:
+        some = self._queue.get()
+        while some is not None:
+            self._taken += len(some)
+            batch += some
+            if len(batch) >= _BATCH:
                 return batch, False
             try:
-                item = self._queue.get_nowait()
+                some = self._queue.get_nowait()
             except queue.Empty:
                 return batch, False
         return batch, True

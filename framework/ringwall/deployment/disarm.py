@@ -197,4 +197,7 @@ def _readable(address: str) -> str:
 DISARM: Final = Disarm()
 """What an app has if it is given no other."""
 
-__all__ = ["DISARM", "Disarm"]
+active: Final = _either.search
+"""Whether there may be anything to disarm in a text: `Disarm.touches` at the price of one call, for every run."""
+
+__all__ = ["DISARM", "Disarm", "active"]

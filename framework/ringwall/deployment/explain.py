@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ringwall.deployment.journal import Event
 from ringwall.deployment.runlog import event_body, event_label
+from ringwall.deployment.sealing import ERASED
 from ringwall.errors import InvalidInput
 from ringwall.label import Label, LabelJson
 from ringwall.principal import PUBLIC
@@ -56,7 +57,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What one reader may know of why a run did what it did. `withheld` events are not told."""
+    """What one reader may know of why a run did what it did.
+
+    `withheld` events are not told, and `erased` ones can be told to nobody any more.
+    """
 
     run: str
     asked: str
@@ -64,15 +68,17 @@ class Explanation:
     seen: tuple[Seen, ...]
     outcomes: tuple[Outcome, ...]
     withheld: int
+    erased: int = 0
 
 
 def explain(events: Sequence[Event]) -> Explanation:
     """Explain a run from its events; those with an empty body are withheld. Raises `InvalidInput` for no run's."""
     if not events or events[0].kind not in ("run.started", ""):
         raise InvalidInput("these are not the events of a run", expected="events from `run.started` on")
-    told = [(event, event_body(event)) for event in events if event.body]
+    erased = sum(event.body == ERASED for event in events)
+    told = [(event, event_body(event)) for event in events if event.body not in ("", ERASED)]
     try:
-        return _Telling(told).explanation(events[0].run, withheld=len(events) - len(told))
+        return _Telling(told).explanation(events[0].run, withheld=len(events) - len(told) - erased, erased=erased)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise InvalidInput(
             f"an event of run {events[0].run!r} is not as this version writes it",
@@ -101,12 +107,12 @@ class _Telling:
         self._answer, self._cited = _answer(told)
         self._planned = [body for event, body in told if event.kind == "plan.fixed"]
 
-    def explanation(self, run: str, *, withheld: int) -> Explanation:
+    def explanation(self, run: str, *, withheld: int, erased: int) -> Explanation:
         for event, body in self._told:
             self._read(event, body)
         outcomes = sorted((*self._calls.values(), *self._ends), key=lambda outcome: outcome.seq)
         asked, why = self._question()
-        return Explanation(run, asked, why, tuple(self._seen.values()), tuple(outcomes), withheld)
+        return Explanation(run, asked, why, tuple(self._seen.values()), tuple(outcomes), withheld, erased)
 
     def _question(self) -> tuple[str, str]:
         if not self._first:

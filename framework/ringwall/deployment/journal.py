@@ -36,11 +36,11 @@ class RunStatus(StrEnum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    CANCELLING = "cancelling"
-    """Somebody said stop: nothing more is begun, and what was done is being undone."""
+    STOPPING = "stopping"
+    """It is not to go on: nothing more is begun, and what was done is being undone."""
 
 
-CARRIED: Final = (RunStatus.RUNNING, RunStatus.CANCELLING)
+CARRIED: Final = (RunStatus.RUNNING, RunStatus.STOPPING)
 """The runs that a worker carries on, unless it died."""
 
 

@@ -208,7 +208,7 @@ class JournalContract:
             head = await journal.start(status.value, OWNER, drafts("0"), worker=first)
             await journal.append(status.value, [], head, status=status)
         await journal.keep(first.id, 0)
-        assert await journal.take(second, drafts("taken"), limit=9) == ["running", "cancelling"]
+        assert await journal.take(second, drafts("taken"), limit=9) == ["running", "stopping"]
         await journal.keep(first.id, 60)
         record = await journal.record("waiting")
         after = Head(record.length, record.head)
@@ -242,6 +242,42 @@ class JournalContract:
             taken += found
         assert sorted(taken) == sorted(f"r{number}" for number in range(20))
         assert await journal.verify() == 40
+
+    @_examples
+    @given(steps=st.lists(st.tuples(st.sampled_from(["start", "take", "die", "live", "write"]), st.integers(0, 2))))
+    async def test_whatever_happens_no_run_is_taken_from_the_living_and_nobody_writes_after_a_taker(
+        self, journal: Journal, steps: list[tuple[str, int]]
+    ) -> None:
+        crew = uuid4().hex
+        workers = [Worker(f"{crew} {number}", crew) for number in range(3)]
+        alive: set[str] = set()
+        holders: dict[str, Worker] = {}
+        heads: dict[tuple[str, str], Head] = {}
+        for what, number in steps:
+            worker = workers[number]
+            match what:
+                case "die" | "live":
+                    await journal.keep(worker.id, 0 if what == "die" else 60)
+                    (alive.discard if what == "die" else alive.add)(worker.id)
+                case "start":
+                    run = uuid4().hex
+                    heads[run, worker.id] = await journal.start(run, OWNER, drafts("0"), worker=worker)
+                    holders[run] = worker
+                case "take":
+                    taken = await journal.take(worker, drafts("taken"), limit=9)
+                    assert taken == [run for run, holder in holders.items() if holder.id not in alive][:9]
+                    for run in taken:
+                        record = await journal.record(run)
+                        holders[run], heads[run, worker.id] = worker, Head(record.length, record.head)
+                case _:
+                    for (run, writer), head in list(heads.items()):
+                        if holders[run].id == writer:
+                            heads[run, writer] = await journal.append(run, drafts("more"), head)
+                        else:
+                            with pytest.raises(JournalConflict):
+                                await journal.append(run, drafts("late"), head)
+        for worker in workers:
+            await journal.keep(worker.id, 0)
 
     @staticmethod
     async def _crew_of_two(journal: Journal, seconds: float = 60.0) -> tuple[Worker, Worker]:

@@ -7,23 +7,36 @@ from collections.abc import Sequence
 from ringwall.deployment.base import Policy
 from ringwall.deployment.journal import Event
 from ringwall.deployment.runlog import RunLog, event_body, event_label
-from ringwall.errors import Done, LimitReached, RingwallError, UnknownRun
+from ringwall.deployment.sealing import is_erased
+from ringwall.errors import Done, LimitReached, RingwallError, RunErased, UnknownRun
 from ringwall.principal import TENANT_MARK, Principal
 
 
 def app_of(events: Sequence[Event]) -> str:
-    """The name of the app that a run belongs to; empty for a run that is no app's, as the checkpoints'."""
+    """The name of the app that a run belongs to; empty for a run that is no app's, as the checkpoints'.
+
+    Raises `RunErased`.
+    """
+    if is_erased(events):
+        raise RunErased(events[0].run)
     first = events[0]
     return str(event_body(first)["app"]) if first.kind == "run.started" else ""
 
 
-async def readable_events(events: Sequence[Event], owner: str, policy: Policy, as_: Principal) -> list[Event]:
+async def readable_events(
+    events: Sequence[Event], owner: str, policy: Policy, as_: Principal, *, app: str = ""
+) -> list[Event]:
     """The events as far as `as_` may receive them; what it may not is left empty, its place kept.
 
-    Raises `UnknownRun` for whoever neither is the owner nor may `audit` the app.
+    Raises `UnknownRun` for whoever neither is the owner nor may `audit` the app, and for the run of another app than
+    `app`, if that is given. Whose an erased run was, and which app's, nobody knows: who may audit is told what is left.
     """
-    app = app_of(events)
-    if not app or (owner != as_.own_grant and not await _may_audit(policy, as_, owner, app)):
+    if is_erased(events):
+        if not await _may_audit(policy, as_, owner, app or "erased"):
+            raise UnknownRun(events[0].run)
+        return list(events)
+    wanted, app = app, app_of(events)
+    if not app or wanted not in ("", app) or (owner != as_.own_grant and not await _may_audit(policy, as_, owner, app)):
         raise UnknownRun(events[0].run)
     grants = await policy.grants(as_)
     return [e if event_label(e).may_flow_to(grants) else e._replace(body="", label="") for e in events]

@@ -12,11 +12,11 @@ from enum import StrEnum
 from typing import Any, cast
 
 from ringwall.deployment.base import Policy
-from ringwall.deployment.journal import Draft, Event, Head, Journal, RunStatus
+from ringwall.deployment.journal import Draft, Event, Head, Journal, RunStatus, Worker
 from ringwall.deployment.origins import PlanRecord
 from ringwall.deployment.questions import NEVER, Objection, Question, is_settled, next_question
 from ringwall.deployment.standing import StandingRules
-from ringwall.errors import InvalidInput, JournalConflict
+from ringwall.errors import InvalidInput, JournalConflict, RunCancelled
 from ringwall.interface.base import CallStatus, ToolCall, ToolOutcome
 from ringwall.interface.plan import TaskPlan
 from ringwall.label import BOTTOM, Label, Labelled, Source, join
@@ -165,24 +165,37 @@ class RunLog:
         if last is not None:
             last()
 
-    async def flush(self, *, status: RunStatus | None = None, durable: bool = False) -> None:
-        """Put what was noted into the journal. Raises `JournalUnavailable`, `JournalConflict`."""
+    async def flush(
+        self, *, status: RunStatus | None = None, durable: bool = False, worker: Worker | None = None
+    ) -> None:
+        """Put what was noted into the journal; with a `worker`, the run is its from here on.
+
+        Raises `JournalUnavailable`, `JournalConflict`: `RunHeld` if another worker lives, `RunCancelled` if somebody
+        cancelled the run meanwhile; what happened before is then in the journal, and what was about to is not.
+        """
         if self.before_flush is not None:
             self.before_flush()
-        if self._cut_off:
-            await self._catch_up()
-        if not self._drafts and status is None:
-            return
-        drafts = tuple(self._drafts)
         try:
+            if self._cut_off:
+                await self._catch_up()
+            if not self._drafts and status is None:
+                return
+            drafts = tuple(self._drafts)
             if self._head is None:
                 begun = status or RunStatus.RUNNING
                 owner = self.principal.own_grant
-                self._head = await self._journal.start(self.run, owner, drafts, status=begun, durable=durable)
+                self._head = await self._journal.start(
+                    self.run, owner, drafts, status=begun, durable=durable, worker=worker
+                )
             else:
-                self._head = await self._journal.append(self.run, drafts, self._head, status=status, durable=durable)
+                self._head = await self._journal.append(
+                    self.run, drafts, self._head, status=status, durable=durable, worker=worker
+                )
         except asyncio.CancelledError:
             self._cut_off = True
+            raise
+        except JournalConflict:
+            await self._look_whether_stopped()
             raise
         del self._drafts[: len(drafts)]  # only now: a journal that failed has taken none of them
         if self._watch is not None:
@@ -211,12 +224,38 @@ class RunLog:
         if self._watch is not None:
             await self._watch(self.run, self.principal.tenant, first, drafts[: len(drafts) - len(self._drafts)])
 
+    async def _look_whether_stopped(self) -> None:
+        """After a refusal: if somebody stopped the run, write down what happened, and raise `RunCancelled`."""
+        if self._head is None:
+            return
+        came = (await self._journal.read(self.run))[self._head.length :]
+        if not came or any(event.kind != "run.stopping" for event in came):
+            return
+        happened = _without_the_unbegun(self._drafts)
+        first = came[-1].seq + 1
+        self._head = await self._journal.append(self.run, happened, Head(first, came[-1].hash))
+        self._drafts.clear()
+        self._cut_off = False
+        if self._watch is not None:
+            await self._watch(self.run, self.principal.tenant, first, happened)
+        raise RunCancelled(self.run)
+
     def _label_text(self) -> str:
         label, text = self._labels
         if label is not self.floor:
             text = dumps(self.floor.to_json())
             self._labels = (self.floor, text)
         return text
+
+
+def _without_the_unbegun(drafts: Sequence[Draft]) -> list[Draft]:
+    """The drafts without the calls that were about to start: a call starts once that is in the journal."""
+    calls = [json.loads(draft.body)["call"] if draft.kind.startswith("call.") else None for draft in drafts]
+    return [
+        draft
+        for place, (draft, call) in enumerate(zip(drafts, calls, strict=True))
+        if draft.kind != "call.started" or call in calls[place + 1 :]
+    ]
 
 
 def event_label(event: Event | Draft) -> Label:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 from typing import cast
 
-from ringwall.deployment.asking import Asking, is_endorsed, is_lifted, is_open
+from ringwall.deployment.asking import Asking, is_endorsed, is_lifted, is_open, named_receivers
 from ringwall.deployment.base import Decision, Verdict
 from ringwall.deployment.disclosure import disclosures, note_disclosures
 from ringwall.deployment.gates import caused_by
@@ -30,7 +30,10 @@ class GatedTools(ToolRunner):
 
     def __init__(self, inner: ToolRunner, log: RunLog) -> None:
         self._inner, self._log = inner, log
-        self._asking = Asking(log)
+
+    @cached_property
+    def _asking(self) -> Asking:
+        return Asking(self._log)
 
     def tools(self) -> Sequence[Tool]:
         return self._inner.tools()
@@ -122,17 +125,13 @@ class GatedTools(ToolRunner):
         if log.planned is not None and (causes := log.planned.known.get(prepared.call.id)) is not None:
             return causes.label
         words = log.question.label
-        shown = log.proposals.get((prepared.call.tool, prepared.call.arguments), log.floor) | words
+        shown = self._shown(prepared)
         if log.intent is None or prepared.tool.name not in log.intent:
             return shown
         content = Label(shown.secrecy)
         control = prepared.tool.control_arguments
         others = [name for name, value in prepared.arguments.items() if not self._in_question(name, value, control)]
         return join([words, *[shown if name in control else content for name in others]])
-
-    def _carried(self, label: Label) -> dict[str, JSON]:
-        """What a call carried, where that is less than what the run had seen: all that is needed to ask again."""
-        return {} if label == self._log.floor else {"carried": cast(JSON, label.to_json())}
 
     def _in_question(self, name: str, value: JSON, control: frozenset[str]) -> bool:
         if name in control:
@@ -142,7 +141,7 @@ class GatedTools(ToolRunner):
     async def _flow_objections(self, prepared: PreparedCall, label: Label) -> list[Objection]:
         """Who of the recipients named in the call, or else the tool itself, may not receive its arguments."""
         tenant = self._log.principal.tenant
-        receivers = [Principal(f"to:{name}", tenant) for name in _recipients(prepared)] or [
+        receivers = [Principal(f"to:{name}", tenant) for name in named_receivers(prepared)] or [
             Principal(f"tool:{prepared.tool.name}", tenant)
         ]
         objections: list[Objection] = []
@@ -159,7 +158,13 @@ class GatedTools(ToolRunner):
         tool, call = prepared.tool, prepared.call
         if decision is not None:
             rule: dict[str, JSON] = {"rule": decision.rule, "reason": decision.reason}
-            self._log.note("call.started", {**_described(prepared), **rule, **self._carried(label)})
+            floor = self._log.floor  # compared part by part, which saves a call
+            if label.influence != floor.influence or label.secrecy != floor.secrecy:
+                rule["carried"] = cast(JSON, label.to_json())
+            if tool.recipients:
+                rule["receivers"] = [*named_receivers(prepared)]
+            described: dict[str, JSON] = {"call": call.id, "tool": call.tool, "arguments": call.arguments}
+            self._log.note("call.started", {**described, **rule})
             self._log.calls[call.id] = CallState(call, CallPhase.STARTED, label)
             if tool.effect is not Effect.READ:
                 await self._log.flush(durable=True)
@@ -196,7 +201,9 @@ class GatedTools(ToolRunner):
     async def _refuse(self, prepared: PreparedCall, label: Label, reason: str, rule: str) -> ToolOutcome:
         tool, call = prepared.tool.name, prepared.call
         outcome = ToolOutcome(CallStatus.REFUSED, f"{tool} was refused: {reason}", self._log.floor)
-        because: dict[str, JSON] = {"rule": rule, **self._carried(label)}
+        because: dict[str, JSON] = {"rule": rule}
+        if label != self._log.floor:  # where it carried less than the run had seen: to be asked again
+            because["carried"] = cast(JSON, label.to_json())
         self._log.note("call.refused", {**_described(prepared), **_concluded(call.id, outcome), **because})
         self._log.calls[call.id] = CallState(call, CallPhase.FINISHED, outcome=outcome)
         return outcome
@@ -248,18 +255,6 @@ def _objection(objections: Sequence[Objection]) -> str:
     return f"the arguments could tell {receiver} what is for {' or '.join(sorted(acl))} alone"
 
 
-def _recipients(prepared: PreparedCall) -> list[str]:
-    """Everybody that the call names, in whatever collection: a receiver that goes unseen is one that is not asked."""
-    names: list[str] = []
-    for argument in prepared.tool.recipients:
-        value = prepared.arguments.get(argument)
-        if isinstance(value, Iterable) and not isinstance(value, str):
-            names.extend(map(str, value))
-        elif value is not None:
-            names.append(str(value))
-    return names
-
-
 def _waiting(tool: Tool) -> ToolOutcome:
     return ToolOutcome(CallStatus.WAITING, f"{tool.name} waits for a human")
 
@@ -268,7 +263,7 @@ def _described(prepared: PreparedCall) -> dict[str, JSON]:
     call = prepared.call
     described: dict[str, JSON] = {"call": call.id, "tool": call.tool, "arguments": call.arguments}
     if prepared.tool.recipients:
-        described["receivers"] = [*_recipients(prepared)]
+        described["receivers"] = [*named_receivers(prepared)]
     return described
 
 

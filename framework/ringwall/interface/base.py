@@ -106,9 +106,10 @@ class Tool(ABC):
     - `fields`: labels of named fields of a result that is JSON, at any depth; `label` holds for the rest. Name those
       that only the tool's owner or the user's own account can fill in. `*` stands for the order of records.
     - `timeout`: seconds until it is given up.
+    - `undoable`: `undo` takes a call back.
 
     The caller relies on this: `run` is called with arguments that fit `parameters`; it returns text or raises;
-    it does nothing after it raised.
+    it does nothing after it raised. The same goes for `undo`.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Tool(ABC):
     label: Label | None = None
     fields: Mapping[str, Label] = MappingProxyType({})
     timeout: float = 30.0
+    undoable: bool = False
 
     @property
     @abstractmethod
@@ -133,6 +135,14 @@ class Tool(ABC):
     @abstractmethod
     async def run(self, arguments: Mapping[str, JSON], context: CallContext) -> str:
         """Do it, and return what the model shall read."""
+
+    async def undo(self, arguments: Mapping[str, JSON], result: str, context: CallContext) -> str:
+        """Take back what `run` did with these arguments, and returned as `result`; return what became of it.
+
+        Called for an `undoable` tool when its run is cancelled, or failed for good; `context.key` is another one
+        than that of the call.
+        """
+        raise NotImplementedError(f"{self.name} cannot take a call back")
 
     async def preview(self, arguments: Mapping[str, JSON], context: CallContext) -> Change | str | None:
         """Say what `run` would change, for the person who is asked to approve it; None: it cannot be said.

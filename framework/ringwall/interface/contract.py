@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ringwall.errors import InvalidInput
-from ringwall.interface.base import CallContext, Effect, Tool
+from ringwall.interface.base import CallContext, Change, Effect, Tool
 from ringwall.schema import JSON
 
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
@@ -101,6 +101,13 @@ class ToolContract:
     async def test_it_returns_text(self, tool: Tool, arguments: Mapping[str, JSON]) -> None:
         assert isinstance(await tool.run(tool.check(arguments), self.context()), str)
 
+    async def test_a_preview_says_the_same_again_for_it_changed_nothing(
+        self, tool: Tool, arguments: Mapping[str, JSON]
+    ) -> None:
+        first = await tool.preview(tool.check(arguments), self.context())
+        assert first is None or isinstance(first, str | Change)
+        assert await tool.preview(tool.check(arguments), self.context()) == first
+
     async def test_the_same_call_again_returns_the_same_if_it_says_so(
         self, tool: Tool, arguments: Mapping[str, JSON]
     ) -> None:
@@ -108,6 +115,15 @@ class ToolContract:
             pytest.skip(f"{tool.name} does not claim to be idempotent")
         first = await tool.run(tool.check(arguments), self.context())
         assert await tool.run(tool.check(arguments), self.context()) == first
+
+    async def test_a_call_is_taken_back_if_it_says_so(self, tool: Tool, arguments: Mapping[str, JSON]) -> None:
+        if not tool.undoable:
+            pytest.skip(f"{tool.name} does not claim that its calls can be taken back")
+        result = await tool.run(tool.check(arguments), self.context())
+        told = await tool.undo(tool.check(arguments), result, self.context("undo"))
+        assert isinstance(told, str)
+        if tool.idempotent:
+            assert await tool.undo(tool.check(arguments), result, self.context("undo")) == told
 
 
 __all__ = ["ToolContract"]

@@ -47,6 +47,23 @@ class FunctionTool(Tool):
         self._is_async = inspect.iscoroutinefunction(function)
         self._context_name, self._model = self._read_signature()
         self._check_names()
+        self._undo: Function | None = None
+
+    def undone_by(self, function: Function) -> Function:
+        """Let `function`, sync or async, take a call back. Usable as a decorator; returns the function as it is.
+
+        It is given those of the tool's arguments that it names, and `result` and a `CallContext` if it asks for them.
+        Raises `ConfigurationError` for a parameter that is neither.
+        """
+        known = {*self._model.model_fields, "result"}
+        asked = {name for name, hint in _hints(function).items() if hint is not CallContext}
+        if unknown := asked - known:
+            raise ConfigurationError(
+                f"what undoes {self.name!r} asks for {', '.join(sorted(unknown))}",
+                expected=f"some of: {', '.join(sorted(known))}, and a CallContext",
+            )
+        self._undo, self.undoable = function, True
+        return function
 
     @cached_property
     def parameters(self) -> JsonSchema:
@@ -73,6 +90,17 @@ class FunctionTool(Tool):
         else:
             result = await asyncio.to_thread(self.function, **arguments, **extra)
         return result if isinstance(result, str) else _as_text(result)
+
+    async def undo(self, arguments: Mapping[str, JSON], result: str, context: CallContext) -> str:
+        if self._undo is None:
+            return await super().undo(arguments, result, context)
+        known: dict[str, Any] = {"result": result, **arguments}
+        given = {name: context if hint is CallContext else known[name] for name, hint in _hints(self._undo).items()}
+        if inspect.iscoroutinefunction(self._undo):
+            undone = await self._undo(**given)
+        else:
+            undone = await asyncio.to_thread(self._undo, **given)
+        return undone if isinstance(undone, str) else _as_text(undone)
 
     def _read_signature(self) -> tuple[str, Any]:
         hints = get_type_hints(self.function, include_extras=True)
@@ -155,6 +183,12 @@ def tool(
         )
 
     return make if function is None else make(function)
+
+
+def _hints(function: Function) -> dict[str, Any]:
+    """The parameters of a function, each with its type; None for one without."""
+    hints = get_type_hints(function)
+    return {name: hints.get(name) for name in inspect.signature(function).parameters}
 
 
 async def _called(function: Function, arguments: Mapping[str, JSON]) -> object:

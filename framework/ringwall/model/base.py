@@ -218,6 +218,9 @@ class ModelProvider(ABC):
         """Who receives the text that is sent here; what it may receive is for the policy to say."""
         return Principal(f"model:{self.info.name}")
 
+    async def forget(self, asker: str) -> None:
+        """Forget what is kept for whoever holds this own grant: replies of a cache. Most keep nothing."""
+
     async def check(self) -> bool:
         """Look whether it could answer now, without asking it anything: False if there is no telling.
 

@@ -16,11 +16,12 @@ from ringwall.schema import JSON, canonical, digest
 
 
 class KeptReply(NamedTuple):
-    """A whole reply, as it is kept."""
+    """A whole reply, as it is kept, and for whom alone: an own grant, or nothing if for everybody."""
 
     text: str
     calls: tuple[RequestedCall, ...]
     finish: str
+    asker: str = ""
 
 
 class ReplyStore(ABC):
@@ -33,6 +34,10 @@ class ReplyStore(ABC):
     @abstractmethod
     async def put(self, key: str, reply: KeptReply) -> None:
         """Keep a reply; others may be forgotten for it."""
+
+    @abstractmethod
+    async def forget(self, asker: str) -> None:
+        """Forget the replies that are kept for this asker alone."""
 
     async def close(self) -> None:
         """Release what the store holds."""
@@ -58,6 +63,10 @@ class InMemoryReplies(ReplyStore):
         self._kept.move_to_end(key)
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)
+
+    async def forget(self, asker: str) -> None:
+        for key in [key for key, (_, reply) in self._kept.items() if reply.asker == asker]:
+            del self._kept[key]
 
 
 _PUBLIC: Final = ""
@@ -110,7 +119,11 @@ class CachedModel(ModelProvider):
         finally:
             await stream.aclose()
         if finish:
-            await self._replies.put(key, KeptReply("".join(texts), calls, finish))
+            await self._replies.put(key, KeptReply("".join(texts), calls, finish, _kept_for(request)))
+
+    async def forget(self, asker: str) -> None:
+        await self._replies.forget(asker)
+        await self._model.forget(asker)
 
     async def close(self) -> None:
         await self._replies.close()
@@ -126,7 +139,7 @@ class CachedModel(ModelProvider):
         asked: list[JSON] = [
             self._version,
             self._model.info.name,
-            request.asker if request.label.secrecy else _PUBLIC,
+            _kept_for(request),
             cast(JSON, request.label.to_json()),
             [_plain(message) for message in request.messages],
             [[tool.name, tool.description, cast(JSON, tool.parameters)] for tool in request.tools],
@@ -135,6 +148,10 @@ class CachedModel(ModelProvider):
             [sampling.frequency_penalty, list(sampling.stop), [list(pair) for pair in sampling.logit_bias]],
         ]
         return digest(canonical(asked))
+
+
+def _kept_for(request: ModelRequest) -> str:
+    return request.asker if request.label.secrecy else _PUBLIC
 
 
 def _plain(message: BaseMessage) -> JSON:

@@ -153,6 +153,10 @@ class Router(ModelProvider):
                 async for delta in rest:
                     yield delta
 
+    async def forget(self, asker: str) -> None:
+        for provider in self._all:
+            await provider.forget(asker)
+
     async def check(self) -> bool:
         """Look at the providers that are not left alone; one that is well is enough. Raises what the last one does."""
         error: RingwallError = ProviderUnavailable("all failed too often lately", provider=self.info.name)

@@ -24,13 +24,13 @@ from dojo_tools import DojoTool, Stage, tools_of
 from dojo_world import SUITES, Case, attacked, benign
 
 from ringwall import App, Effect, Pipeline, Principal, Rules
-from ringwall.app import RunResult
 from ringwall.container import Wiring
 from ringwall.deployment.approvals import Approval
 from ringwall.deployment.journal import RunStatus
 from ringwall.deployment.runlog import event_label
 from ringwall.interface.base import ToolRunner
 from ringwall.planning import ExecutePlan, MakePlan
+from ringwall.runs import RunResult
 from ringwall.steps import Agent, Compose
 
 EMMA: Final = Principal.user("emma")
