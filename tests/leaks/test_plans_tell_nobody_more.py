@@ -1,0 +1,57 @@
+"""A plan opens no way out: its reader and its recipients are told what they may receive, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ringwall import App, Pipeline, Rules, ScriptedModel
+from ringwall.errors import FlowDenied
+from ringwall.model import Location, ModelRequest
+from ringwall.planning import PLAN_SCHEMA, ExecutePlan, MakePlan
+from tests.deployment.office import ANA, RULES, Office, plan_of, read_from, step
+
+SEND = plan_of(
+    step("find", "files"),
+    step("go", "send", to=["bo@example.org"], text=read_from("find", "all of it")),
+)
+
+
+def app_elsewhere(office: Office, rules: str, shown: list[str]) -> App:
+    """The office with a hosted model, which keeps what it is shown, and tells all of it."""
+
+    def reply(request: ModelRequest) -> str:
+        text = " ".join(str(message.content) for message in request.messages)
+        shown.append(text)
+        return json.dumps(SEND) if request.schema == PLAN_SCHEMA else json.dumps({"value": text})
+
+    model = ScriptedModel(reply, location=Location.REMOTE)
+    steps = Pipeline(partial(MakePlan, by_code=True), ExecutePlan)
+    return App(policy=Rules(rules), model=model, tools=office.tools, pipeline=steps, name="office")
+
+
+async def test_a_hosted_reader_is_shown_nothing_that_it_may_not_receive() -> None:
+    shown: list[str] = []
+    rules = RULES + "grant model:* collection:questions\n"
+    async with app_elsewhere(Office(), rules, shown) as app:
+        with pytest.raises(FlowDenied):
+            await app.ask("send bo@example.org all files", as_=ANA)
+    assert len(shown) == 1  # the planner, which is shown the question alone
+    assert "Monday" not in shown[0]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sets(st.sampled_from(["declassify", "deputy", "questions"])))
+def test_a_recipient_is_told_only_by_leave_or_if_it_holds_what_it_takes(leave: set[str]) -> None:
+    office = Office()
+    rules = RULES.replace("allow user:ana declassify to:*\n", "").replace("allow record:* declassify to:*\n", "")
+    rules += "allow user:ana declassify to:*\n" if "declassify" in leave else ""
+    rules += "member to:* role:deputy\n" if "deputy" in leave else ""
+    rules += "grant to:* collection:questions\n" if "questions" in leave else ""
+    with office.executing(SEND, read=lambda ask, text: "the rota", rules=rules) as app:
+        app.ask_sync("send bo@example.org all files", as_=ANA)
+    assert bool(office.done) == bool(leave & {"declassify", "deputy"})  # deputies hold the questions, too
