@@ -20,6 +20,7 @@ from typing import Any, Final
 PAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "core": (
         "ringwall.app",
+        "ringwall.runs",
         "ringwall.principal",
         "ringwall.label",
         "ringwall.turn",

@@ -435,4 +435,4 @@ def _as_ringwall_error(error: Exception, *, timed_out: bool) -> RingwallError:
     return failed
 
 
-__all__ = ["RunResult", "Runs", "Setting", "streamed"]
+__all__ = ["RunResult"]

@@ -113,6 +113,13 @@ class Machine(RuleBasedStateMachine):
         self.ask(app, who, Wish(intent=tool), named=True, streams=False, change=(who, frozenset()))
 
     @rule(app=APPS, who=SOMEBODY)
+    def ask_and_lose_all_before_it_is_told_again(self, app: int, who: Principal) -> None:
+        self.life.give({who: frozenset(CLUBS)})
+        self.ask(app, who, Wish(), named=False, streams=False, change=None)
+        self.life.give({who: frozenset()})
+        self.resume(app, 0, streams=False)
+
+    @rule(app=APPS, who=SOMEBODY)
     def ask_what_is_often_asked(self, app: int, who: Principal) -> None:
         self.runner.run(self.life.ask(self.life.apps[app], who, Wish(), named=False, streams=False))
 
