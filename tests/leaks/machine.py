@@ -113,6 +113,11 @@ class Machine(RuleBasedStateMachine):
         self.ask(app, who, Wish(intent=tool), named=True, streams=False, change=(who, frozenset()))
 
     @rule(app=APPS, who=SOMEBODY)
+    def lose_all_while_the_answer_is_written(self, app: int, who: Principal) -> None:
+        self.life.give({who: frozenset(CLUBS)})
+        self.ask(app, who, Wish(), named=False, streams=True, change=(who, frozenset()))
+
+    @rule(app=APPS, who=SOMEBODY)
     def ask_and_lose_all_before_it_is_told_again(self, app: int, who: Principal) -> None:
         self.life.give({who: frozenset(CLUBS)})
         self.ask(app, who, Wish(), named=False, streams=False, change=None)
