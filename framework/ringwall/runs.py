@@ -43,7 +43,7 @@ from ringwall.errors import (
     UnknownRun,
 )
 from ringwall.interface.base import Tool
-from ringwall.label import Labelled
+from ringwall.label import BOTTOM, Label, Labelled
 from ringwall.principal import Principal
 from ringwall.run import Beginning, Sink, check_same_pipeline, fold, started
 from ringwall.schema import JSON
@@ -57,8 +57,9 @@ class RunResult:
     """What a run came to.
 
     `status` is `DONE`, or `WAITING` with the open questions in `waiting`, as far as the asking principal may be shown
-    them; `text` is the answer (empty while waiting), `citations` the passages it rests on. A run that was stopped is
-    `CANCELLED` or `FAILED`, or `STOPPING` while another process still sees to that.
+    them; `text` is the answer (empty while waiting), `citations` the passages it rests on, `label` who may read the
+    answer and what could have shaped it. A run that was stopped is `CANCELLED` or `FAILED`, or `STOPPING` while
+    another process still sees to that.
     """
 
     run: str
@@ -66,6 +67,7 @@ class RunResult:
     text: str = ""
     citations: tuple[Citation, ...] = ()
     waiting: tuple[Approval, ...] = ()
+    label: Label = BOTTOM
 
     @property
     def unfounded(self) -> tuple[str, ...]:
@@ -212,13 +214,13 @@ class Runs:
         await log.flush(status=RunStatus.DONE)
         if self._budgets.rules:
             await self._budgets.finished(turn.run, turn.principal)
-        return _result(turn)
+        return _result(turn, log.floor)
 
     async def _again(self, log: RunLog, turn: Turn) -> RunResult:
         """The result of a run that is done, if its principal may still receive it."""
         if not log.floor.may_flow_to(await self._policy.grants(log.principal)):
             raise FlowDenied("the answer rests on what you may not receive any more")
-        return _result(turn)
+        return _result(turn, log.floor)
 
     async def _was_told(self, log: RunLog) -> bool:
         """Write down that the run was interrupted. Returns whether that was because somebody else cancelled it."""
@@ -412,8 +414,8 @@ async def streamed(execute: Callable[[Sink], Awaitable[RunResult]]) -> AsyncGene
                 await task
 
 
-def _result(turn: Turn) -> RunResult:
-    return RunResult(turn.run, RunStatus.DONE, turn.answer, turn.citations)
+def _result(turn: Turn, label: Label) -> RunResult:
+    return RunResult(turn.run, RunStatus.DONE, turn.answer, turn.citations, label=label)
 
 
 def _not_cancelled() -> None:

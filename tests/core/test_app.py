@@ -48,6 +48,16 @@ async def test_an_answer_comes_with_the_passages_it_rests_on() -> None:
     assert [(c.document, c.cited) for c in result.citations] == [("wine.md", True), ("hours.md", False)]
 
 
+async def test_an_answer_says_who_may_read_it_and_what_could_have_shaped_it() -> None:
+    documents = await library(chunk(WINE, "role:staff", document="wine.md"))
+    async with app_with(["Long."], documents=documents) as app:
+        result = await app.ask("How long is the wine list?", as_=BEN)
+        again = await app.resume(result.run)
+    assert result.label.influence >= {"doc:wine.md", BEN.id}
+    assert any("role:staff" in readers for readers in result.label.secrecy)
+    assert again.label == result.label
+
+
 async def test_the_model_is_shown_what_the_reader_may_read_and_nothing_else() -> None:
     documents = await library(chunk(WINE), chunk(CODE, "role:staff"))
     async with app_with(echo, documents=documents) as app:
