@@ -135,8 +135,10 @@ class Disarm(Guard):
         if match["link"] is not None:
             alive = self._vouched(match["target"], words)
             return (text, end) if alive else ("] (", match.start("target"))
-        if match["bracket"] or match["tag"] or match["scheme"]:
+        if match["bracket"] or match["tag"]:
             return text + " ", end
+        if match["scheme"]:  # what stands before it may be a name: `www.data:`
+            return text.replace(".", "[.]") + " ", end
         if match["url"]:
             bare = _end.sub("", text)
             address = bare.rstrip(_TRAILING)
