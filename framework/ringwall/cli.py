@@ -6,7 +6,6 @@ import asyncio
 import runpy
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
@@ -19,15 +18,15 @@ from rich.text import Text
 
 from ringwall import (
     approval_commands,
-    audit_commands,
+    audit_cli,
     health_commands,
     plugins,
-    policy_commands,
+    policy_cli,
     prompt_commands,
 )
+from ringwall.audit_cli import AsJson
 from ringwall.data.alike import THRESHOLD
 from ringwall.data.duplicates import Copies, Copy
-from ringwall.deployment.expectations import Question
 from ringwall.errors import RingwallError, UnknownPlugin
 from ringwall.filling import Filling, back_up, check, copies_in, reembed, rules_for, write_out
 from ringwall.library import has_index
@@ -36,12 +35,10 @@ from ringwall.model.files import MOST_KL, TuneOptions
 from ringwall.model.registry import Hosted, Kind, Open, Origin, Own
 from ringwall.model_commands import ModelCommands, tools
 from ringwall.personalization.prompts import Stage
-from ringwall.principal import Principal
 from ringwall.schema import JSON, canonical
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-audit = typer.Typer(help="Sign, check, export and explain the journal.", no_args_is_help=True)
-app.add_typer(audit, name="audit")
+app.add_typer(audit_cli.app, name="audit")
 app.add_typer(approval_commands.app, name="approvals")
 data = typer.Typer(help="Check and copy a library.", no_args_is_help=True)
 app.add_typer(data, name="data")
@@ -49,8 +46,7 @@ models = typer.Typer(help="Pin, inspect, verify and tune models.", no_args_is_he
 app.add_typer(models, name="models")
 prompts = typer.Typer(help="List, add, compare and move versions of prompts.", no_args_is_help=True)
 app.add_typer(prompts, name="prompts")
-policy = typer.Typer(help="Check, test, explain and simulate a policy.", no_args_is_help=True)
-app.add_typer(policy, name="policy")
+app.add_typer(policy_cli.app, name="policy")
 
 LIBRARY = Path("library")
 LibraryPath = Annotated[Path, typer.Argument(help="The library's folder.", exists=True, file_okay=False)]
@@ -60,17 +56,7 @@ PROMPTS = Path("prompts.json")
 PromptsPath = Annotated[Path, typer.Option("--registry", help="The file of the prompts; need not be there.")]
 PromptName = Annotated[str, typer.Argument(metavar="NAME", help="The prompt's name.")]
 Note = Annotated[str, typer.Option(help="Why.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 Target = Annotated[str, typer.Argument(metavar="FILE|NAME", help="A model's file or name.", show_default=False)]
-EvidencePath = Annotated[
-    Path, typer.Argument(help="The journal's SQLite file, or one that was exported.", exists=True, dir_okay=False)
-]
-JournalPath = Annotated[Path, typer.Argument(help="The journal's SQLite file.", exists=True, dir_okay=False)]
-KeysPath = Annotated[Path, typer.Option(help="The SQLite file of the keys that the journal is sealed with.")]
-ByWhom = Annotated[str, typer.Option(help="Who erases, as the journal tells it.")]
-PolicyPath = Annotated[
-    Path, typer.Argument(help="Rules, or Casbin's lines in a .csv.", exists=True, dir_okay=False, show_default=False)
-]
 
 
 @app.command()
@@ -293,161 +279,6 @@ def move_prompt(
 ) -> None:
     """Bring a version to a stage; what was there is retired."""
     prompt_commands.move(registry, name, version, stage, percent, note)
-
-
-@audit.command("key")
-def make_key(path: Annotated[Path, typer.Argument(help="A new file; the public half gets `.pub` at its end.")]) -> None:
-    """Make an Ed25519 key to sign checkpoints with; keep it where the app cannot read it."""
-    audit_commands.make_key(path)
-
-
-@audit.command("checkpoint")
-def make_checkpoint(
-    journal: JournalPath,
-    key: Annotated[Path, typer.Option(help="The file of the secret key.")],
-    keep: Annotated[Path | None, typer.Option(help="A file, elsewhere, that gets what it lacks.")] = None,
-    older: Annotated[list[Path], typer.Option(help="Public halves of keys used before, repeated.")] = [],  # noqa: B006
-    every: Annotated[float, typer.Option(help="Seconds until the next; 0: make one and end.", min=0)] = 0,
-) -> None:
-    """Sign what came to the journal since the last checkpoint, so that nobody can cut it off unseen."""
-    asyncio.run(audit_commands.make_checkpoints(journal, key, keep, older, every))
-
-
-@audit.command()
-def verify(
-    journal: EvidencePath,
-    key: Annotated[list[Path], typer.Option(help="Public halves of the keys that signed checkpoints, repeated.")] = [],  # noqa: B006
-    kept: Annotated[Path | None, typer.Option(help="The file of checkpoints that was kept elsewhere.")] = None,
-) -> None:
-    """Check that no event was changed, removed or reordered; exits with 1 at the first bad one.
-
-    With a key also that all is there that the checkpoints tell of.
-    """
-    asyncio.run(audit_commands.verify(journal, key, kept))
-
-
-@audit.command("export")
-def export_journal(
-    journal: JournalPath,
-    form: Annotated[audit_commands.ExportForm, typer.Option("--format", help="What is written.")] = (
-        audit_commands.ExportForm.JSONL
-    ),
-) -> None:
-    """Write a journal to standard output: a line of JSON for each run and event, whoever may read them.
-
-    As `otel` it is the runs as OpenTelemetry traces, in OTLP's JSON, without any contents.
-    """
-    asyncio.run(audit_commands.export(journal, form))
-
-
-@audit.command("explain")
-def explain_run(
-    journal: EvidencePath,
-    run: Annotated[str, typer.Argument(help="The run's id.")],
-    as_: Annotated[str, typer.Option("--as", help="Who looks: `user:ana`.")],
-    role: Annotated[list[str], typer.Option(help="A role that you vouch for, repeated.")] = [],  # noqa: B006
-    tenant: Annotated[str, typer.Option(help="The tenant of who looks.")] = "",
-    policy: Annotated[Path | None, typer.Option(help="Rules, or Casbin's lines in a .csv; else none.")] = None,
-    keys: Annotated[Path | None, typer.Option(help="The file of the keys that the journal is sealed with.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say which documents, memories and rules led to a run's answer and actions, and why each was allowed.
-
-    Shown is what `--as` may receive. Only the owner may see a run, and who may `audit` by the policy.
-    """
-    reader = Principal(as_, tenant, frozenset(role))
-    audit_commands.show(asyncio.run(audit_commands.explained(journal, run, reader, policy, keys)), as_json=as_json)
-
-
-@audit.command("erase")
-def erase_subject(
-    subject: Annotated[str, typer.Argument(help="Whose data: `user:ana`.")],
-    journal: JournalPath,
-    keys: KeysPath,
-    tenant: Annotated[str, typer.Option(help="The tenant of the subject.")] = "",
-    profiles: Annotated[Path | None, typer.Option(help="The SQLite file of the profiles.")] = None,
-    memories: Annotated[Path | None, typer.Option(help="The SQLite file of the memories.")] = None,
-    by: ByWhom = "operator",
-) -> None:
-    """Erase what is kept of somebody; the journal still verifies. Again, if it was interrupted.
-
-    A running app keeps replies in its memory: `App.erase` forgets those, too.
-    """
-    who = Principal(subject, tenant)
-    asyncio.run(audit_commands.erase_subject(journal, who, keys, by, profiles, memories))
-
-
-@audit.command("retain")
-def retain(
-    journal: JournalPath,
-    keys: KeysPath,
-    days: Annotated[float, typer.Option(help="How many days a run is kept after the day it began.", min=0)],
-    by: ByWhom = "operator",
-) -> None:
-    """Erase the runs that are older than this; the journal still verifies. For a daily timer."""
-    asyncio.run(audit_commands.retain_days(journal, keys, days, by))
-
-
-@policy.command("check")
-def check_policy(
-    rules: PolicyPath,
-    app_: Annotated[str, typer.Option("--app", help="`package.module:app`: whose tools there are.")] = "",
-    collection: Annotated[list[str], typer.Option(help="A collection that there is, repeated.")] = [],  # noqa: B006
-    role: Annotated[list[str], typer.Option(help="A role that is vouched for, repeated.")] = [],  # noqa: B006
-    as_json: AsJson = False,
-) -> None:
-    """Find lines that decide nothing, open too much or name what is not there; exits with 1 if one is to be mended."""
-    findings = policy_commands.checked(rules, app_, collection, role)
-    raise typer.Exit(1 if policy_commands.show_findings(findings, as_json=as_json) else 0)
-
-
-@policy.command("test")
-def try_policy(
-    rules: PolicyPath,
-    tests: Annotated[Path, typer.Argument(help="A file of tests, a line each.", exists=True, dir_okay=False)],
-    as_json: AsJson = False,
-) -> None:
-    """Ask a policy what a file of tests says, and name the lines that came out otherwise; exits with 1 if any."""
-    report, never = asyncio.run(policy_commands.tested(rules, tests))
-    raise typer.Exit(1 if policy_commands.show_report(report, never, as_json=as_json) else 0)
-
-
-@policy.command("explain")
-def explain_decision(
-    rules: PolicyPath,
-    who: Annotated[str, typer.Argument(help="Who asks: `user:ana`.")],
-    action: Annotated[str, typer.Argument(help="`ask`, `call`, `approve`, `audit`.")],
-    resource: Annotated[str, typer.Argument(help="`app:dinner`, `tool:book_table`.")],
-    source: Annotated[list[str], typer.Option("--with", help="What else had a part in it, repeated.")] = [],  # noqa: B006
-    role: Annotated[list[str], typer.Option(help="A role that is vouched for, repeated.")] = [],  # noqa: B006
-    tenant: Annotated[str, typer.Option(help="The tenant of who asks.")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Say by which rule something is allowed, asked about or denied, through which roles, and what would allow it."""
-    question = Question(Principal(who, tenant, frozenset(role)), action, resource, tuple(source))
-    policy_commands.show_reasons(asyncio.run(policy_commands.explained(rules, question)), as_json=as_json)
-
-
-@policy.command("simulate")
-def simulate_policy(
-    journal: EvidencePath,
-    policy_: Annotated[Path, typer.Option("--policy", help="The policy in force: who may audit.", exists=True)],
-    new: Annotated[Path, typer.Option(help="The policy to try.", exists=True, dir_okay=False)],
-    as_: Annotated[str, typer.Option("--as", help="Who looks: `user:mia`.")],
-    role: Annotated[list[str], typer.Option(help="A role that you vouch for, repeated.")] = [],  # noqa: B006
-    tenant: Annotated[str, typer.Option(help="The tenant of who looks.")] = "",
-    since: Annotated[datetime, typer.Option(help="Runs that began then or later, in UTC.")] = datetime(1970, 1, 1),  # noqa: DTZ001
-    until: Annotated[datetime, typer.Option(help="Runs that began then or before, in UTC.")] = datetime(9999, 1, 1),  # noqa: DTZ001
-    as_json: AsJson = False,
-) -> None:
-    """Ask another policy what was asked in a journal; exits with 1 if it would have decided something otherwise.
-
-    Told is what `--as` may see. Only the owner may see a run, and who may `audit` by the policy in force.
-    """
-    reader = Principal(as_, tenant, frozenset(role))
-    begun, ended = (moment.replace(tzinfo=UTC).timestamp() for moment in (since, until))
-    found = asyncio.run(policy_commands.simulated(journal, policy_, new, reader, begun, ended))
-    raise typer.Exit(1 if policy_commands.show_simulation(found, as_json=as_json) else 0)
 
 
 @app.command()
