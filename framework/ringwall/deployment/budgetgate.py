@@ -6,17 +6,17 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from ringwall.deployment.budgets import Amounts, Budgets, money
+from ringwall.deployment.gates import ModelGate
 from ringwall.deployment.metering import Meter, Work
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.errors import BadReply, LimitReached, RingwallError
 from ringwall.interface.base import CallContext, CallStatus, PreparedCall, Tool, ToolOutcome, ToolRunner
-from ringwall.model.base import Delta, Location, ModelInfo, ModelProvider, ModelRequest, Usage
-from ringwall.principal import Principal
+from ringwall.model.base import Delta, Location, ModelProvider, ModelRequest, Usage
 
 _NOTHING: Final[Amounts] = {"rounds": 0, "tokens": 0, "money": 0}
 
 
-class BudgetedModel(ModelProvider):
+class BudgetedModel(ModelGate):
     """Sends a request on only if what the reply can take is within every budget, and charges what it took.
 
     A reply of which nobody says what it took is charged what was reserved; one that never began, nothing.
@@ -24,14 +24,6 @@ class BudgetedModel(ModelProvider):
 
     def __init__(self, inner: ModelProvider, budgets: Budgets, meter: Meter, log: RunLog) -> None:
         self._inner, self._budgets, self._meter, self._log = inner, budgets, meter, log
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._inner.info
-
-    @property
-    def principal(self) -> Principal:
-        return self._inner.principal
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
         info = self._inner.info

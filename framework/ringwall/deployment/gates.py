@@ -94,11 +94,10 @@ class GatedStore(DocumentStore):
             raise ActionDenied(f"this run may not write documents: {decision.reason}", rule=decision.rule)
 
 
-class GatedModel(ModelProvider):
-    """Sends a request on only if the provider may receive everything the run has seen."""
+class ModelGate(ModelProvider):
+    """What stands in front of a provider: all that it says of itself is the provider's."""
 
-    def __init__(self, inner: ModelProvider, log: RunLog) -> None:
-        self._inner, self._log = inner, log
+    _inner: ModelProvider
 
     @property
     def info(self) -> ModelInfo:
@@ -107,6 +106,13 @@ class GatedModel(ModelProvider):
     @property
     def principal(self) -> Principal:
         return self._inner.principal
+
+
+class GatedModel(ModelGate):
+    """Sends a request on only if the provider may receive everything the run has seen."""
+
+    def __init__(self, inner: ModelProvider, log: RunLog) -> None:
+        self._inner, self._log = inner, log
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
         info = self._inner.info

@@ -15,30 +15,22 @@ from typing import cast
 from langchain_core.messages import AIMessage, BaseMessage
 
 from ringwall.deployment.disarm import Disarm
+from ringwall.deployment.gates import ModelGate
 from ringwall.deployment.guard import Crossing, Guard
 from ringwall.deployment.guarding import GuardedText, Passage, RunGuards
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.errors import GuardRefused, InvalidInput
 from ringwall.interface.base import CallContext, CallStatus, PreparedCall, Tool, ToolCall, ToolOutcome, ToolRunner
 from ringwall.label import Label
-from ringwall.model.base import Delta, Location, ModelInfo, ModelProvider, ModelRequest, RequestedCall
-from ringwall.principal import Principal
+from ringwall.model.base import Delta, Location, ModelProvider, ModelRequest, RequestedCall
 from ringwall.schema import JSON, canonical
 
 
-class GuardedModel(ModelProvider):
+class GuardedModel(ModelGate):
     """Guards the prompt on its way to a provider, and what comes back."""
 
     def __init__(self, inner: ModelProvider, guards: RunGuards) -> None:
         self._inner, self._guards = inner, guards
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._inner.info
-
-    @property
-    def principal(self) -> Principal:
-        return self._inner.principal
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
         if prompt := self._at(Crossing.PROMPT):
