@@ -120,6 +120,10 @@ def test_no_role_that_would_do_opens_less_than_the_one_that_is_named(lines: list
 
 @settings(deadline=None, max_examples=300)
 @given(TEXTS, QUESTIONS)
+@example(
+    ["allow public ask tool:a", "ask public ask tool:a"],
+    Question(Principal.user("ana"), "ask", "tool:a", ("doc:menu.md",)),
+)
 def test_a_line_is_named_to_be_removed_whenever_there_is_one_that_would_do(
     lines: list[str], question: Question
 ) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -120,6 +120,37 @@ def changes_for(book: Book, who: Principal, action: str, resource: str, *, asks:
     search = _Search(book, who, action, resource, asks=asks)
     least = [min(of_kind, key=_order) for of_kind in search.kinds() if of_kind]
     return tuple(sorted(least, key=_order))
+
+
+def removals_for_all(
+    book: Book, parts: Iterable[tuple[Principal, bool]], action: str, resource: str
+) -> tuple[Change, ...]:
+    """The single lines less by which all of several may do it, the least broad first; of each, whether it asks."""
+    each = [
+        {
+            change.number: change
+            for of_kind in _Search(book, who, action, resource, asks=asks).kinds()
+            for change in of_kind
+        }
+        for who, asks in parts
+    ]
+    common = set.intersection(*map(set, each)) - {0}
+    both = [[found[number] for found in each] for number in sorted(common)]
+    merged = [
+        replace(
+            changes[0],
+            also_for=_together(change.also_for for change in changes),
+            grants=_together(change.grants for change in changes),
+            rules=_together(change.rules for change in changes),
+        )
+        for changes in both
+    ]
+    least = [min(of_kind, key=_order) for kind in ChangeKind if (of_kind := [c for c in merged if c.kind is kind])]
+    return tuple(sorted(least, key=_order))
+
+
+def _together(lists: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(item for each in lists for item in each))
 
 
 def _order(change: Change) -> tuple[tuple[int, int], str]:
@@ -253,4 +284,4 @@ def _readable(line: str) -> bool:
     return True
 
 
-__all__ = ["Book", "Change", "ChangeKind", "changes_for"]
+__all__ = ["Book", "Change", "ChangeKind", "changes_for", "removals_for_all"]

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ringwall.deployment.base import Decision, Policy
-from ringwall.deployment.changes import Book, Change, changes_for
+from ringwall.deployment.changes import Book, Change, changes_for, removals_for_all
 from ringwall.deployment.expectations import Question
 from ringwall.deployment.gates import source_principal
 from ringwall.principal import Grant, Principal
@@ -66,7 +66,10 @@ async def reasons_by_rules(rules: str | Iterable[str], question: Question) -> Re
     parts = tuple(part for _, part in whole)
     decision = await question.put_to(book)
     if len(objecting) != 1:
-        return Reasons(decision, parts, in_the_way=tuple(dict.fromkeys(part.decision.rule for _, part in objecting)))
+        askers = [(who, who is question.principal) for who, _ in objecting]
+        removals = removals_for_all(book, askers, question.action, question.resource) if objecting else ()
+        ways = () if removals else tuple(dict.fromkeys(part.decision.rule for _, part in objecting))
+        return Reasons(decision, parts, removals, ways)
     (who, part) = objecting[0]
     found = changes_for(book, who, question.action, question.resource, asks=who is question.principal)
     stands = [rule.id for rule in book.applying(who, question.action, question.resource) if rule.verdict != "allow"]
