@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from ringwall.deployment.journal import CARRIED, Draft, Head, Worker, chain
 from ringwall.errors import InvalidInput, JournalConflict, RunHeld, UnknownRun
 from ringwall_sql.database import Database, restored, stored
+from ringwall_sql.tables import among
 from ringwall_sql.writer import EVENTS, RUNS, WORKERS, Append
 
 _FORGOTTEN_AFTER: Final = 3600.0  # seconds: the dead are kept for a while for whoever looks, and then swept away
@@ -57,13 +58,27 @@ def take(database: Database, worker: Worker, drafts: Sequence[Draft], limit: int
     """Give `worker` up to `limit` runs of its crew that nobody carries on; who takes meanwhile gets others."""
     if not drafts:
         raise InvalidInput("a run is taken with no event", expected="at least one draft")
-    query = sa.select(RUNS).where(_CARRIED, RUNS.c.crew == stored(worker.crew), ~_lives()).order_by(RUNS.c.number)
-    query = query.limit(limit).with_for_update(skip_locked=True)
     with database.writing() as connection:
-        runs = connection.execute(query, {"now": _now(connection)}).all()
+        runs = _free(connection, worker.crew, limit)
         for run in runs:
             _append(connection, run, drafts, worker, run.status)
     return [restored(run.run) for run in runs]
+
+
+def _free(connection: sa.Connection, crew: str, limit: int) -> Sequence[sa.Row[Any]]:
+    """Runs of a crew that nobody carries on, locked.
+
+    They are read again once they are locked: PostgreSQL judges a row that somebody else took a moment before by who
+    lived when the query began, and would let it pass
+    (https://www.postgresql.org/docs/current/transaction-iso.html#XACT-READ-COMMITTED).
+    """
+    free = (_CARRIED, RUNS.c.crew == stored(crew), ~_lives())
+    lock = sa.select(RUNS.c.number).where(*free).order_by(RUNS.c.number).limit(limit).with_for_update(skip_locked=True)
+    while locked := connection.execute(lock, {"now": _now(connection)}).scalars().all():
+        these = sa.select(RUNS).where(among(RUNS.c.number, locked, connection), *free).order_by(RUNS.c.number)
+        if runs := connection.execute(these, {"now": _now(connection)}).all():
+            return runs
+    return []
 
 
 def _lives(other_than: Worker | None = None) -> sa.ColumnElement[bool]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest_asyncio
 import sqlalchemy as sa
 
-from ringwall.deployment.journal import Event, Journal, RunRecord
-from ringwall.deployment.journal_contract import JournalContract
+from ringwall.deployment.journal import Event, Journal, RunRecord, Worker
+from ringwall.deployment.journal_contract import OWNER, JournalContract, drafts
 from ringwall_sql import SqlJournal
 from ringwall_sql.database import stored
 from ringwall_sql.writer import EVENTS, RUNS
@@ -40,3 +41,26 @@ class TestSqlJournal(JournalContract):
                 changed = {"owner": record.owner, "length": record.length, "head": record.head}
                 connection.execute(sa.update(RUNS).where(here).values(**changed))
         engine.dispose()
+
+    async def test_no_run_goes_to_two_of_many_processes_that_take_as_fast_as_they_can(self, journal: Journal) -> None:
+        others = [SqlJournal(self.url) for _ in range(3)]
+        for lap in range(40):
+            dead, *takers = (Worker(f"{lap}, {number}", str(lap)) for number in range(5))
+            for worker in (dead, *takers):
+                await journal.keep(worker.id, 60)
+            runs = sorted([f"{lap}, {number}" for number in range(12)])
+            for run in runs:
+                await journal.start(run, OWNER, drafts("0"), worker=dead)
+            await journal.keep(dead.id, 0)
+            pairs = zip([journal, *others], takers, strict=True)
+            taken = await asyncio.gather(*(_all_it_gets(journal, taker) for journal, taker in pairs))
+            assert sorted(sum(taken, [])) == runs
+        for other in others:
+            await other.close()
+
+
+async def _all_it_gets(journal: Journal, taker: Worker) -> list[str]:
+    taken: list[str] = []
+    while found := await journal.take(taker, drafts("taken"), limit=3):
+        taken += found
+    return taken
