@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from itertools import chain
 
 import pytest_asyncio
 import sqlalchemy as sa
@@ -54,7 +55,7 @@ class TestSqlJournal(JournalContract):
             await journal.keep(dead.id, 0)
             pairs = zip([journal, *others], takers, strict=True)
             taken = await asyncio.gather(*(_all_it_gets(journal, taker) for journal, taker in pairs))
-            assert sorted(sum(taken, [])) == runs
+            assert sorted(chain.from_iterable(taken)) == runs
         for other in others:
             await other.close()
 
