@@ -3,9 +3,9 @@
     python tests/bench/durability.py [--quick | --all] [--no-peers]
 
 A run with five effects is killed before and after each write to the journal and each effect, on SQLite and on
-PostgreSQL, while two processes compete to take it up; then, on SQLite, whoever takes it up is killed as well, at each
-of its own boundaries: some of these pairs, or with `--all`, all 740. Each effect must have been made once, and every
-chain must verify.
+PostgreSQL, while two processes compete to take it up; then whoever takes it up is killed as well, at each of its own
+boundaries: some of these pairs, or with `--all`, all 731 on either database. Each effect must have been made once, and
+every chain must verify.
 
 Costs: CPU µs and p95 wall ms of a recorded step, and finished runs a second of a hundred at once, five effects each.
 Ringwall's own runs are governed ones with a model's replies in between; the peers' are bare lines of steps. Everyone
@@ -25,10 +25,14 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
@@ -42,6 +46,10 @@ HERE: Final = Path(__file__).resolve().parent
 RINGWALL: Final = "ringwall"
 PEERS: Final = ("langgraph", "dbos")
 ROUNDS: Final = 3
+STRANDS: Final = 4
+"""Processes that kill pairs at the same time."""
+
+T = TypeVar("T")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,19 +76,55 @@ def kills(*, every: int) -> list[Found]:
     """Kill in each way, and print what was found."""
     found: list[Found] = []
     with sqlite() as url:
-        found.append(told("sqlite", "once", url, killed_runs.kill_at_each))
+        found.append(told("sqlite", "once", url, kill_once))
     with postgresql() as url:
-        found.append(told("postgresql", "once", url, killed_runs.kill_at_each))
-    with sqlite() as url:
-        found.append(told("sqlite", "twice", url, lambda url: killed_runs.kill_twice(url, every=every)))
+        found.append(told("postgresql", "once", url, kill_once))
+    with ExitStack() as stack:
+        urls = [stack.enter_context(sqlite()) for _ in range(STRANDS)]
+        found.append(told("sqlite", "twice", urls, partial(kill_twice, every)))
+    with postgresql() as url:
+        found.append(told("postgresql", "twice", databases(url, STRANDS), partial(kill_twice, every)))
     return found
 
 
-def told(kind: str, killed: str, url: str, kill: Callable[[str], Any]) -> Found:
+def kill_twice(every: int, urls: Sequence[str]) -> Found:
+    """Kill each pair in one of several processes: what each waits for, the disk most of all, the others use.
+
+    They have a database each, since whoever takes up runs takes up all there are.
+    """
+    with ProcessPoolExecutor(len(urls), get_context("spawn")) as pool:
+        strands = pool.map(strand, urls, [every * len(urls)] * len(urls), [every * n for n in range(len(urls))])
+        return sum(strands, Found())
+
+
+def strand(url: str, every: int, first: int) -> Found:
+    """Every so many pairs, from one on, in this process."""
     killed_runs.create(url)
-    found: Found = asyncio.run(kill(url))
-    print(json.dumps({"bench": "durability", "database": kind, "kills": killed, **found.as_json()}), flush=True)
+    return asyncio.run(killed_runs.kill_twice(url, every=every, first=first))
+
+
+def kill_once(url: str) -> Found:
+    killed_runs.create(url)
+    return asyncio.run(killed_runs.kill_at_each(url))
+
+
+def told(kind: str, killed: str, where: T, kill: Callable[[T], Found]) -> Found:
+    began = time.monotonic()
+    found = kill(where)
+    told = {"bench": "durability", "database": kind, "kills": killed, **found.as_json()}
+    print(json.dumps({**told, "seconds": round(time.monotonic() - began, 1)}), flush=True)
     return found
+
+
+def databases(url: str, count: int) -> list[str]:
+    """The URLs of so many new databases on a server."""
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    names = [f"strand_{number}" for number in range(count)]
+    with engine.connect() as connection:
+        for name in names:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
+    return [sa.make_url(url).set(database=name).render_as_string(hide_password=False) for name in names]
 
 
 @contextmanager

@@ -247,6 +247,9 @@ class Found:
     def good(self) -> bool:
         return not (self.lost or self.doubled or self.unended or self.unverifiable)
 
+    def __add__(self, other: Found) -> Found:
+        return Found(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+
     def as_json(self) -> dict[str, Any]:
         return {**vars(self), "unended": len(self.unended), "unverifiable": int(bool(self.unverifiable))}
 
@@ -264,13 +267,13 @@ async def kill_at_each(url: str, *, competing: int = 2, every: int = 1) -> Found
             await asyncio.to_thread(os.waitpid, worker, 0)
 
 
-async def kill_twice(url: str, *, every: int = 1) -> Found:
-    """Kill a run at each boundary, and at each of its own whoever takes it up then."""
+async def kill_twice(url: str, *, every: int = 1, first: int = 0) -> Found:
+    """Kill a run at each boundary, and at each of its own whoever takes it up then; or some pairs, from one on."""
     last = await boundaries(url)
-    pairs = [(first, second) for first in range(1, last + 1) for second in range(1, last - first + _MORE)][::every]
+    pairs = [(at, second) for at in range(1, last + 1) for second in range(1, last - at + _MORE)][first::every]
     lives: list[Lives] = [
-        (f"{first}, {second}", [partial(ask, url, f"{first}, {second}", first), partial(take_up, url, second)])
-        for first, second in pairs
+        (f"{at}, {second}", [partial(ask, url, f"{at}, {second}", at), partial(take_up, url, second)])
+        for at, second in pairs
     ]
     return await _killed(url, lives, takes_up=True)
 
