@@ -9,16 +9,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, cast
 
+from ringwall.deployment.disarm import DISARM
 from ringwall.errors import Unavailable
 from ringwall.interface.base import PreparedCall, Tool
-from ringwall.interface.meaning import Result, Values, evaluate, same
-from ringwall.interface.plan import Composed, Item, Listed, Origin, PlannedCall, Read, Taken, TaskPlan
+from ringwall.interface.formats import ADDRESSES
+from ringwall.interface.meaning import Result, Values, evaluate, same, texts_of
+from ringwall.interface.origin import Item, Origin, Read, Taken, Words, parts_of, readings_of, steps_of
+from ringwall.interface.plan import PlannedCall, TaskPlan
 from ringwall.label import Label, Labelled, join
-from ringwall.schema import JSON, dumps
+from ringwall.schema import JSON
 
 
 class Causes(NamedTuple):
@@ -102,16 +106,34 @@ class PlanRecord:
         try:
             items = self.value(planned.each, words)
         except Unavailable:
-            return self._unread(planned)
+            return []
         values = items.value if isinstance(items.value, list) else [items.value]
         return [(planned, f"{planned.name}.{n}", Labelled(item, items.label)) for n, item in enumerate(values)]
 
-    def _unread(self, planned: PlannedCall) -> list[tuple[PlannedCall, str, Labelled[JSON] | None]]:
-        """The calls so far, and one more, where an agent reads for itself for which items they are made."""
-        if self.by_code or not _is_read(planned.each):
+    def unread(self, prepared: PreparedCall) -> list[Read]:
+        """What the desk must read before it is known whether the plan names a call: what may cause it, not content."""
+        if self.by_code:
             return []
-        made = sum(key.startswith(f"{planned.name}.") for key in self.calls)
-        return [(planned, f"{planned.name}.{n}", None) for n in range(made + 1)]
+        alike = [planned for planned in self.plan.calls if planned.tool == prepared.tool.name and not planned.open]
+        control = prepared.tool.control_arguments
+        origins = [origin for planned in alike for name, origin in planned.arguments.items() if name in control]
+        origins += [planned.each for planned in alike if planned.each is not None]
+        needed = [reading for origin in origins for reading in readings_of(origin)]
+        others = [reading for planned in alike for origin in planned.origins for reading in readings_of(origin)]
+        needed += [reading for reading in others if reading.schema.get("format") in ADDRESSES]
+        there = self.results.keys()
+        return [read for read in needed if read.key not in self.readings and there >= set(steps_of(read))]
+
+    def meant(self, prepared: PreparedCall, words: Label) -> list[JSON]:
+        """What the plan has for the control arguments of the calls of this tool that are not made yet."""
+        control, found = prepared.tool.control_arguments, list[JSON]()
+        for planned, key, item in self._candidates(prepared, words, lambda _: False):
+            named = {name: origin for name, origin in planned.arguments.items() if name in control}
+            if key in self.calls or not named:
+                continue
+            with suppress(Unavailable):
+                found.append({name: self.value(origin, words, item).value for name, origin in named.items()})
+        return found
 
     def _for_each(
         self, causes: Causes, planned: PlannedCall, prepared: PreparedCall, known: Values, shown: Label
@@ -128,6 +150,13 @@ class PlanRecord:
     def value(self, origin: Origin, words: Label, item: Labelled[JSON] | None = None) -> Labelled[JSON]:
         """What an origin means now. Raises `Unavailable`."""
         return evaluate(origin, Values(self.results, self.readings, words, item))
+
+    def arguments(
+        self, planned: PlannedCall, tool: Tool, words: Label, item: Labelled[JSON] | None = None
+    ) -> dict[str, JSON]:
+        """The arguments of a planned call as things stand. Raises `Unavailable`."""
+        known = Values(self.results, self.readings, words, item)
+        return {n: evaluate(origin, _for(tool, n, known)).value for n, origin in planned.arguments.items()}
 
     def finish(self, step: str, result: Result) -> dict[str, JSON]:
         """Keep what the call of that name returned; the JSON of it is what `read` takes back."""
@@ -159,19 +188,21 @@ class PlanRecord:
         """What each argument carries and causes, if the call is the planned one; None otherwise.
 
         An agent may write content in other words than the plan's, but then what it was shown had a hand in it. And an
-        address in what somebody is sent asks the receiver to follow it: it counts as control.
+        address in what somebody is sent asks the receiver to follow it: it counts as control, and the agent has none
+        of its own to give.
         """
         given = cast("Mapping[str, JSON]", prepared.call.parsed)
         bound = {*given, *planned.arguments} if self.by_code else prepared.tool.control_arguments
         labels: dict[str, Label] = {}
         for name in {*given, *planned.arguments}:
             origin, value = planned.arguments.get(name), given.get(name)
-            label = self._origin_label(origin, value, known, shown)
-            if label is None and name in bound:
+            label = _origin_label(origin, value, _for(prepared.tool, name, known))
+            asks = prepared.tool.recipients and _addresses(value)
+            if label is None and (name in bound or (asks and not asks <= _said_by(origin))):
                 return None
             if name in prepared.tool.control_arguments:
                 labels[name] = known.words if label is None else label
-            elif prepared.tool.recipients and _has_address(value):
+            elif asks:
                 labels[name] = label or shown
             elif label is not None or _is_read(origin):
                 labels[name] = Label((label or shown).secrecy)
@@ -179,35 +210,39 @@ class PlanRecord:
                 labels[name] = shown
         return labels
 
-    def _origin_label(self, origin: Origin | None, value: JSON, known: Values, shown: Label) -> Label | None:
-        """What a value carries if it is the one that its origin means; None if it is another."""
-        if origin is None:
-            return known.words if value is None else None
-        try:
-            meant = evaluate(origin, known)
-        except Unavailable:
-            # Nobody has read it at the desk: whoever made the call did, out of all that it was shown.
-            return shown if not self.by_code and _is_read(origin) else None
-        return meant.label if same(meant.value, value) else None
+
+def _for(tool: Tool, argument: str, known: Values) -> Values:
+    """For an argument: what others wrote is inert in what somebody is sent."""
+    is_sent = tool.recipients and argument not in tool.control_arguments
+    return replace(known, inert=DISARM.disarmed) if is_sent else known
 
 
-_ADDRESS: Final = re.compile(r"https?:|www\.", re.IGNORECASE)
+def _origin_label(origin: Origin | None, value: JSON, known: Values) -> Label | None:
+    """What a value carries if it is the one that its origin means; None if it is another."""
+    if origin is None:
+        return known.words if value is None else None
+    try:
+        meant = evaluate(origin, known)
+    except Unavailable:
+        return None
+    return meant.label if same(meant.value, value) else None
 
 
-def _has_address(value: JSON) -> bool:
-    return _ADDRESS.search(dumps(value)) is not None
+_ADDRESS: Final = re.compile(r"(?:https?:|www\.)\S*", re.IGNORECASE)
+
+
+def _addresses(value: JSON) -> frozenset[str]:
+    return frozenset(found.rstrip(".,;:!?)") for text in texts_of(value) for found in _ADDRESS.findall(text))
+
+
+def _said_by(origin: Origin | None) -> frozenset[str]:
+    """The addresses that the planner wrote down from the user's words."""
+    return frozenset() if origin is None else _addresses([w.value for w in parts_of(origin) if isinstance(w, Words)])
 
 
 def _is_read(origin: Origin | None) -> bool:
     """Whether something must be read for a value: by whoever makes the call, or for the items it is made for."""
-    match origin:
-        case Read() | Item():
-            return True
-        case Listed(items):
-            return any(map(_is_read, items))
-        case Composed(members):
-            return any(_is_read(member) for _, member in members)
-    return False
+    return origin is not None and any(isinstance(part, Read | Item) for part in parts_of(origin))
 
 
 Says = Callable[[JSON], bool]
@@ -228,6 +263,11 @@ def says(value: JSON, contains: Callable[[str], bool]) -> bool:
 
 
 _LONG_NUMBER: Final = 4
+
+
+def contains_value(text: str, value: str) -> bool:
+    """Whether `value` stands in `text` word for word: not as a part of a longer word or number."""
+    return bool(value) and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
 
 
 def result_of(tool: Tool, text: str, call: Label, rest: Label) -> Result:

@@ -8,11 +8,14 @@ from typing import Final, cast
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
-from ringwall.deployment.origins import PlanRecord
+from ringwall.deployment.origins import PlanRecord, contains_value
 from ringwall.deployment.runlog import RunLog
 from ringwall.errors import ActionDenied, BadReply, Unavailable
-from ringwall.interface.meaning import fits
-from ringwall.interface.plan import Desk, Origin, Read, TaskPlan, readings_of
+from ringwall.interface.base import ToolRunner
+from ringwall.interface.formats import found, is_only
+from ringwall.interface.meaning import fits, texts_of
+from ringwall.interface.origin import Origin, Read, readings_of
+from ringwall.interface.plan import Desk, TaskPlan
 from ringwall.label import Label, Labelled, join
 from ringwall.model.base import ModelProvider, ModelRequest, Sampling
 from ringwall.model.reply import collect
@@ -27,8 +30,9 @@ READER: Final = (
 class GatedDesk(Desk):
     """Keeps the plan in the run's log. Readings are journaled: a run that is picked up again reads nothing twice."""
 
-    def __init__(self, log: RunLog, model: ModelProvider) -> None:
-        self._log, self._model = log, model
+    def __init__(self, log: RunLog, model: ModelProvider, tools: ToolRunner) -> None:
+        self._log, self._model, self._tools = log, model, tools
+        log.read = self.read
 
     @property
     def plan(self) -> TaskPlan | None:
@@ -50,20 +54,19 @@ class GatedDesk(Desk):
     async def calls(self, name: str) -> Sequence[tuple[str, Mapping[str, JSON]]]:
         record, words = self._record, self._log.question.label
         planned = record.plan.call(name)
-        if planned.each is not None:
-            await self._value(planned.each)
-        for origin in planned.arguments.values():
+        for origin in planned.origins:
             await self._read_for(origin)
-        return [
-            (key, {n: record.value(origin, words, item).value for n, origin in planned.arguments.items()})
-            for _, key, item in record.unrolled(planned, words)
-        ]
+        if planned.each is not None:
+            record.value(planned.each, words)
+        tool = next(tool for tool in self._tools.tools() if tool.name == planned.tool)
+        return [(key, record.arguments(planned, tool, words, item)) for _, key, item in record.unrolled(planned, words)]
 
     async def answer(self) -> str:
         origin = self._record.plan.answer
         if origin is None:
             return ""
-        value = (await self._value(origin)).value
+        await self._read_for(origin)
+        value = self._record.value(origin, self._log.question.label).value
         return value if isinstance(value, str) else dumps(value)
 
     @property
@@ -72,20 +75,21 @@ class GatedDesk(Desk):
             raise Unavailable("the run has no plan", hint="make one first: `MakePlan`")
         return self._log.planned
 
-    async def _value(self, origin: Origin) -> Labelled[JSON]:
-        await self._read_for(origin)
-        return self._record.value(origin, self._log.question.label)
-
     async def _read_for(self, origin: Origin) -> None:
-        readings = self._record.readings
         for reading in readings_of(origin):
-            if reading.key not in readings:
-                readings[reading.key] = await self._read(reading)
+            await self.read(reading)
+
+    async def read(self, reading: Read) -> None:
+        """Have it read, if it was not. Raises `Unavailable`, `BadReply`."""
+        readings = self._record.readings
+        if reading.key not in readings:
+            readings[reading.key] = await self._read(reading)
 
     async def _read(self, reading: Read) -> Labelled[JSON]:
         """Ask the model, which is shown these results and nothing else, has no tools, and must fit the schema."""
         texts = [self._shown(step, reading) for step in reading.steps]
         words = self._log.question.label
+        quoted = None if reading.quotes is None else self._record.value(reading.quotes, words)
         messages: list[BaseMessage] = [SystemMessage(content=READER), HumanMessage(content=reading.ask)]
         messages += [HumanMessage(content=dumps(text.value)) for text in texts]
         labels = (words, words, *[text.label for text in texts])
@@ -93,6 +97,11 @@ class GatedDesk(Desk):
         value = await self._asked(messages, labels, label, reading)
         if not fits(value, reading.schema):
             raise BadReply("a reading does not fit its schema", expected=dumps(reading.schema))
+        if quoted is not None:
+            label |= quoted.label
+            _check_quote(value, quoted.value)
+        if reading.only:
+            _check_only(value, [text.value for text in texts], str(reading.schema["format"]))
         told = cast(JSON, label.to_json())
         self._log.note("plan.read", {"key": reading.key, "value": value, "label": told}, label=label)
         return Labelled(value, label)
@@ -119,6 +128,21 @@ class GatedDesk(Desk):
         if step not in results:
             raise Unavailable(f"{step!r} returned nothing")
         return results[step].shown(reading.fields)
+
+
+def _check_quote(value: JSON, source: JSON) -> None:
+    if not all(any(contains_value(text, part) for text in texts_of(source)) for part in texts_of(value)):
+        raise Unavailable("what was read for it stands nowhere where it was to be quoted from")
+
+
+def _check_only(value: JSON, shown: list[JSON], name: str) -> None:
+    text = "\n".join(texts_of(shown))
+    if not (isinstance(value, str) and is_only(value, text, name)):
+        there = len(found(text, name))
+        raise Unavailable(
+            f"the text it is read from holds {there} of the format {name!r} where just one was meant",
+            hint="say in the question which one is meant",
+        )
 
 
 _SAMPLING: Final = Sampling(max_tokens=2048)

@@ -9,85 +9,35 @@ value (the planner's own, from the user's words), or an object with one of these
 
 - `{"$from": "step", "field": "id", "where": {"sender": "bo@x"}, "pick": "last"}`: a field of an earlier result;
 - `{"$read": ["step"], "ask": "the amount of the bill", "schema": {"type": "number"}, "fields": [...]}`: what a model
-  that may do nothing else reads out of earlier results;
+  that may do nothing else reads out of earlier results; with `"quotes": {"$from": "hotels"}` or `"only": true` it can
+  say less yet;
+- `{"$text": ["Dinner at ", {"$from": "place", "field": "name"}]}`: a text put together of such;
 - `{"$item": "sender"}`: a field of what the call is made for, in a call that is made for `each` of several.
 """
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ringwall.errors import InvalidInput
-from ringwall.schema import JSON, JsonSchema, canonical
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """A value that the planner wrote down from the user's words."""
-
-    value: JSON
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A field of an earlier result, taken by code.
-
-    Of several records it is the one whose fields equal `where`, or the one that `pick` says: `first`, `last`, `all`,
-    `largest <field>` or `smallest <field>`. Without `pick` there must be exactly one. `path` empty is the whole record.
-    """
-
-    step: str
-    path: tuple[str, ...] = ()
-    where: tuple[tuple[str, JSON], ...] = ()
-    pick: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """What a quarantined model reads out of earlier results: it is shown them and `ask`, and can do nothing.
-
-    What it says must fit `schema`, and carries the labels of all that it was shown. With `fields` it is shown those
-    fields of the records alone.
-    """
-
-    steps: tuple[str, ...]
-    ask: str
-    schema: JsonSchema = field(default_factory=lambda: {"type": "string"})
-    fields: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> str:
-        """The same for equal readings."""
-        return canonical(origin_to_json(self))
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A field of the item that a call is made for; `path` empty is the item itself."""
-
-    path: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A list of values, each with an origin of its own."""
-
-    items: tuple[Origin, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Composed:
-    """An object of values, each with an origin of its own."""
-
-    items: tuple[tuple[str, Origin], ...]
-
-
-Origin = Words | Taken | Read | Item | Listed | Composed
-"""Where an argument comes from."""
+from ringwall.interface.origin import (
+    Composed,
+    Item,
+    Listed,
+    Origin,
+    Read,
+    Taken,
+    Text,
+    Words,
+    origin_from_json,
+    origin_to_json,
+    readings_of,
+    steps_of,
+)
+from ringwall.schema import JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +53,13 @@ class PlannedCall:
     arguments: Mapping[str, Origin] = field(default_factory=dict)
     open: bool = False
     each: Origin | None = None
+
+    @property
+    def origins(self) -> Iterator[Origin]:
+        """Where everything in it comes from."""
+        yield from self.arguments.values()
+        if self.each is not None:
+            yield self.each
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +77,10 @@ class TaskPlan:
         for call in self.calls:
             if call.name in earlier:
                 raise InvalidInput(f"two calls of the plan are named {call.name!r}")
-            for origin in (*call.arguments.values(), *(() if call.each is None else (call.each,))):
-                _check_steps(origin, earlier)
+            _check_steps(call.origins, earlier)
             earlier.add(call.name)
         if self.answer is not None:
-            _check_steps(self.answer, earlier)
+            _check_steps((self.answer,), earlier)
 
     @classmethod
     def of_tools(cls, *tools: str) -> TaskPlan:
@@ -150,19 +106,6 @@ class TaskPlan:
             raise InvalidInput("this is no plan", expected='`{"calls": [...]}`')
         calls = tuple(_call_from_json(call, place) for place, call in enumerate(value["calls"]))
         return cls(calls, origin_from_json(value["answer"]) if value.get("answer") is not None else None)
-
-
-def readings_of(origin: Origin) -> Iterator[Read]:
-    """What must be read before an origin has a value."""
-    match origin:
-        case Read():
-            yield origin
-        case Listed(items):
-            for item in items:
-                yield from readings_of(item)
-        case Composed(members):
-            for _, item in members:
-                yield from readings_of(item)
 
 
 class Desk(ABC):
@@ -195,30 +138,6 @@ class Desk(ABC):
         """What the plan's answer comes to; empty without one. Raises `Unavailable`, `BadReply`."""
 
 
-def _check_steps(origin: Origin, earlier: set[str]) -> None:
-    match origin:
-        case Taken(step):
-            named = {step}
-        case Read(steps):
-            named = set(steps)
-        case Listed(items):
-            for item in items:
-                _check_steps(item, earlier)
-            return
-        case Composed(members):
-            for _, item in members:
-                _check_steps(item, earlier)
-            return
-        case _:
-            return
-    if not named <= earlier:
-        raise InvalidInput(f"the plan takes from {', '.join(sorted(named - earlier))}, which is no earlier call")
-
-
-def _path(text: str) -> tuple[str, ...]:
-    return tuple(part for part in text.split(".") if part)
-
-
 def _call_to_json(call: PlannedCall) -> JSON:
     arguments: dict[str, JSON] = {name: origin_to_json(origin) for name, origin in call.arguments.items()}
     told: dict[str, JSON] = {"name": call.name, "tool": call.tool, "arguments": arguments}
@@ -238,40 +157,13 @@ def _call_from_json(value: Any, place: int) -> PlannedCall:
     return PlannedCall(name, value["tool"], origins, open=is_open, each=each)
 
 
-def origin_to_json(origin: Origin) -> JSON:
-    """The JSON form of an origin: see the module."""
-    match origin:
-        case Words(value):
-            return value
-        case Taken(step, path, where, pick):
-            told: dict[str, JSON] = {"$from": step, "field": ".".join(path), "where": dict(where), "pick": pick}
-            return {name: item for name, item in told.items() if item or name == "$from"}
-        case Read(steps, ask, schema, fields):
-            told = {"$read": list(steps), "ask": ask, "schema": schema, "fields": list(fields)}
-            return {name: item for name, item in told.items() if item or name == "$read"}
-        case Item(path):
-            return {"$item": ".".join(path)}
-        case Listed(items):
-            return [origin_to_json(item) for item in items]
-        case Composed(members):
-            return {name: origin_to_json(item) for name, item in members}
+def _check_steps(origins: Iterable[Origin], earlier: set[str]) -> None:
+    named = {step for origin in origins for step in steps_of(origin)}
+    if not named <= earlier:
+        raise InvalidInput(f"the plan takes from {', '.join(sorted(named - earlier))}, which is no earlier call")
 
 
-def origin_from_json(value: Any) -> Origin:
-    """Read an origin. Raises `InvalidInput`."""
-    if isinstance(value, list):
-        return Listed(tuple(map(origin_from_json, value)))
-    if not isinstance(value, dict):
-        return Words(value)
-    try:
-        if "$from" in value:
-            path = _path(value.get("field", ""))
-            return Taken(value["$from"], path, tuple(value.get("where", {}).items()), value.get("pick", ""))
-        if "$item" in value:
-            return Item(_path(value["$item"]))
-        if "$read" in value:
-            schema = value.get("schema") or {"type": "string"}
-            return Read(tuple(value["$read"]), value.get("ask", ""), schema, tuple(value.get("fields", ())))
-    except (AttributeError, TypeError) as error:
-        raise InvalidInput(f"an argument of the plan cannot be read: {json.dumps(value)[:200]}") from error
-    return Composed(tuple((name, origin_from_json(item)) for name, item in value.items()))
+__all__ = [
+    "Composed", "Desk", "Item", "Listed", "Origin", "PlannedCall", "Read", "Taken", "TaskPlan", "Text", "Words",
+    "origin_from_json", "origin_to_json", "readings_of",
+]  # fmt: skip
