@@ -32,6 +32,9 @@ You see no results: where an argument comes from one, write where from instead o
 "where" and "pick" (first, last, all, largest <field>, smallest <field>) choose among several records.
 With "each": {"$from": "list", "pick": "all"} beside its arguments a call is made for each, with {"$item": "id"} of it.
 {"$read": ["name of an earlier call"], "ask": "what to find there", "schema": {"type": "string"}} has free text read.
+Say there what is wanted: a "type", an "enum", or "format": "email", "uri", "iban", "date"; with "only": true beside
+it the text must hold just one of that format, with "quotes": {"$from": "list", "pick": "all"} it must stand there.
+{"$text": ["Dinner at ", {"$from": "place", "field": "name"}]} puts a text together; prefer it to having texts read.
 "answer" is such a reading, for the user. Use these tools and no others:
 """
 
