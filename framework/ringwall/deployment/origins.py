@@ -15,9 +15,10 @@ from typing import Any, Final, NamedTuple, cast
 
 from ringwall.errors import Unavailable
 from ringwall.interface.base import PreparedCall, Tool
-from ringwall.interface.meaning import Result, Values, evaluate, same
+from ringwall.interface.meaning import Result, Values, evaluate, is_met, items_of, same
+from ringwall.interface.origin import steps_of
 from ringwall.interface.plan import Composed, Item, Listed, Origin, PlannedCall, Read, Taken, TaskPlan
-from ringwall.label import Label, Labelled, join
+from ringwall.label import BOTTOM, Label, Labelled, join
 from ringwall.schema import JSON, dumps
 
 
@@ -35,15 +36,28 @@ class Causes(NamedTuple):
     choice: Label | None = None
     arguments: Mapping[str, Label] = MappingProxyType({})
 
+    def under(self, condition: Label) -> Causes:
+        """The same for a call that is made only if a condition holds: what that was read from is a cause of all."""
+        choice = None if self.choice is None else self.choice | condition
+        label, recipients = self.label | condition, self.recipients | condition
+        arguments = {**self.arguments, CONDITION: condition}
+        return self._replace(label=label, recipients=recipients, choice=choice, arguments=arguments)
+
+
+CONDITION: Final = "$when"
+"""Where the causes of a call tell of its condition, among its arguments."""
+
 
 class PlanRecord:
     """A plan, which call of the run stands for which of its calls, and what those returned.
 
     A plan that is executed `by_code` has every value read at the desk; otherwise an agent may have read it for itself,
     and the value carries all that the agent had been shown.
+
+    `not_made` are the calls that a condition kept from being made, with what decided that.
     """
 
-    __slots__ = ("_parts", "by_code", "calls", "known", "plan", "readings", "results")
+    __slots__ = ("_parts", "by_code", "calls", "known", "not_made", "passed", "plan", "readings", "results")
 
     def __init__(self, plan: TaskPlan, *, by_code: bool = False) -> None:
         self.plan, self.by_code = plan, by_code
@@ -52,6 +66,8 @@ class PlanRecord:
         self.known: dict[str, Causes] = {}
         self._parts: dict[str, list[Result]] = {}
         self.readings: dict[str, Labelled[JSON]] = {}
+        self.not_made: dict[str, Label] = {}
+        self.passed: set[str] = set()
 
     def causes(
         self, prepared: PreparedCall, words: Label, shown: Label, *, free: Callable[[str], bool], says: Says
@@ -63,14 +79,54 @@ class PlanRecord:
         question says a value, word for word.
         """
         for planned, key, item in self._candidates(prepared, words, free):
+            known = self.values(words, item)
+            condition = self._condition(planned, known, shown)
+            if condition is None:
+                continue
             if planned.open:
-                return _summed(planned, prepared, _open_labels(prepared, words, shown, says), words)
-            known = Values(self.results, self.readings, words, item)
+                causes = _summed(planned, prepared, _open_labels(prepared, words, shown, says), words)
+                return causes if planned.when is None else causes.under(condition)
             labels = self._labels(planned, prepared, known, shown)
             if labels is not None:
                 causes = _summed(planned, prepared, labels, words)._replace(key=key)
-                return causes if item is None else self._for_each(causes, planned, prepared, known, shown)
+                causes = causes if item is None else self._for_each(causes, planned, prepared, known, shown)
+                return causes if planned.when is None else causes.under(condition)
         return None
+
+    def why_not(self, tool: str) -> str:
+        """Why a call of a tool was not let through, as far as the plan itself tells."""
+        whens = [str(planned.when) for planned in self.plan.calls if planned.tool == tool and planned.when is not None]
+        unless = f"; it names {tool} when {'; when '.join(whens)}" if whens else ""
+        return f"the plan made from the user's words does not name this call{unless}"
+
+    def _condition(self, planned: PlannedCall, known: Values, shown: Label) -> Label | None:
+        """What the condition of a call was read from; None if the call is not to be made."""
+        if planned.when is None:
+            return BOTTOM
+        try:
+            met = self.met(planned, known.words, known.item, shown)
+            return None if met.value is False else met.label | self.condition(planned, known.words, shown)
+        except Unavailable:
+            return None
+
+    def met(
+        self, planned: PlannedCall, words: Label, item: Result | None, shown: Label | None = None
+    ) -> Labelled[bool | None]:
+        """Whether a call's condition holds for the item; None: an agent that was `shown` all it needs may say.
+
+        Raises `Unavailable`.
+        """
+        assert planned.when is not None
+        if planned.each is not None and item is None and not {*steps_of(planned.each)} <= self.results.keys():
+            raise Unavailable("it is not known what the call is made for")
+        return is_met(planned.when, self.values(words, item), shown=None if self.by_code else shown)
+
+    def condition(self, planned: PlannedCall, words: Label, shown: Label | None = None) -> Label:
+        """What it was read from whether a call is made, for whichever item. Raises `Unavailable`."""
+        if planned.when is None:
+            return BOTTOM
+        items = [item for _, _, item in self.unrolled(planned, words)]
+        return join([self.met(planned, words, item, shown).label for item in items])
 
     def assign(self, causes: Causes, call: str) -> bool:
         """Let a call stand for the planned one; whether that is new."""
@@ -82,7 +138,7 @@ class PlanRecord:
 
     def _candidates(
         self, prepared: PreparedCall, words: Label, free: Callable[[str], bool]
-    ) -> list[tuple[PlannedCall, str, Labelled[JSON] | None]]:
+    ) -> list[tuple[PlannedCall, str, Result | None]]:
         """The planned calls that this one could be, each with its key and the item that it is made for.
 
         First its own, then those not made yet, then those that were refused. Code makes each under its own key.
@@ -95,18 +151,17 @@ class PlanRecord:
         unmade = [one for one in of_tool if one[1] not in self.calls]
         return own or unmade + [one for one in of_tool if one[1] in self.calls and free(self.calls[one[1]])]
 
-    def unrolled(self, planned: PlannedCall, words: Label) -> list[tuple[PlannedCall, str, Labelled[JSON] | None]]:
+    def unrolled(self, planned: PlannedCall, words: Label) -> list[tuple[PlannedCall, str, Result | None]]:
         """The calls that a planned one stands for: itself, or one for each item there is now."""
         if planned.each is None:
             return [(planned, planned.name, None)]
         try:
-            items = self.value(planned.each, words)
+            items = items_of(planned.each, self.values(words))
         except Unavailable:
             return self._unread(planned)
-        values = items.value if isinstance(items.value, list) else [items.value]
-        return [(planned, f"{planned.name}.{n}", Labelled(item, items.label)) for n, item in enumerate(values)]
+        return [(planned, f"{planned.name}.{n}", item) for n, item in enumerate(items)]
 
-    def _unread(self, planned: PlannedCall) -> list[tuple[PlannedCall, str, Labelled[JSON] | None]]:
+    def _unread(self, planned: PlannedCall) -> list[tuple[PlannedCall, str, Result | None]]:
         """The calls so far, and one more, where an agent reads for itself for which items they are made."""
         if self.by_code or not _is_read(planned.each):
             return []
@@ -121,13 +176,23 @@ class PlanRecord:
         each, label = planned.each, known.item.label
         if isinstance(each, Taken) and each.pick == "all":
             label = self.results[each.step].choice(each) | known.words
-        blind = replace(known, item=Labelled(known.item.value, label))
+        blind = replace(known, item=Result(known.item.value, label))
         labels = self._labels(planned, prepared, blind, shown) or {}
         return causes._replace(choice=join([label, *labels.values()]))
 
-    def value(self, origin: Origin, words: Label, item: Labelled[JSON] | None = None) -> Labelled[JSON]:
+    def values(self, words: Label, item: Result | None = None) -> Values:
+        """What origins are worked out from now."""
+        return Values(self.results, self.readings, words, item, self.not_made)
+
+    def value(self, origin: Origin, words: Label, item: Result | None = None) -> Labelled[JSON]:
         """What an origin means now. Raises `Unavailable`."""
-        return evaluate(origin, Values(self.results, self.readings, words, item))
+        return evaluate(origin, self.values(words, item))
+
+    def pass_over(self, step: str, label: Label, *, wholly: bool) -> None:
+        """Keep that a call is not made, or not for each item, and the label of what decided it."""
+        self.passed.add(step)
+        if wholly:
+            self.not_made[step] = label
 
     def finish(self, step: str, result: Result) -> dict[str, JSON]:
         """Keep what the call of that name returned; the JSON of it is what `read` takes back."""
@@ -140,6 +205,8 @@ class PlanRecord:
         """Take in an event of the run, when it is picked up again."""
         if kind == "plan.read":
             self.readings[body["key"]] = Labelled(body["value"], Label.from_json(body["label"]))
+        elif kind == "plan.skipped":
+            self.pass_over(body["step"], Label.from_json(body["label"]), wholly=body["wholly"])
         elif kind == "plan.called":
             self.calls[body["key"]] = body["call"]
         elif kind == "call.finished" and body.get("step"):

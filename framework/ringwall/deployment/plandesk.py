@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
@@ -10,10 +11,12 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from ringwall.deployment.origins import PlanRecord
 from ringwall.deployment.runlog import RunLog
-from ringwall.errors import ActionDenied, BadReply, Unavailable
-from ringwall.interface.meaning import fits
-from ringwall.interface.plan import Desk, Origin, Read, TaskPlan, readings_of
-from ringwall.label import Label, Labelled, join
+from ringwall.errors import ActionDenied, BadReply, NotMade, Unavailable
+from ringwall.interface.conditions import origins_of
+from ringwall.interface.meaning import Result, fits
+from ringwall.interface.origin import steps_of
+from ringwall.interface.plan import Desk, Origin, PlannedCall, Read, TaskPlan, readings_of
+from ringwall.label import BOTTOM, Label, Labelled, join
 from ringwall.model.base import ModelProvider, ModelRequest, Sampling
 from ringwall.model.reply import collect
 from ringwall.schema import JSON, dumps
@@ -50,14 +53,49 @@ class GatedDesk(Desk):
     async def calls(self, name: str) -> Sequence[tuple[str, Mapping[str, JSON]]]:
         record, words = self._record, self._log.question.label
         planned = record.plan.call(name)
+        try:
+            made = await self._made(planned)
+            for origin in planned.arguments.values():
+                await self._read_for(origin)
+            return [
+                (key, {n: record.value(origin, words, item).value for n, origin in planned.arguments.items()})
+                for key, item in made
+            ]
+        except NotMade as error:
+            self._pass_over(planned, error.what, ())
+            raise
+
+    async def _made(self, planned: PlannedCall) -> list[tuple[str, Result | None]]:
+        """The keys and items of the calls that are to be made. Raises `NotMade` if a condition keeps all of them."""
+        record, words = self._record, self._log.question.label
         if planned.each is not None:
             await self._value(planned.each)
-        for origin in planned.arguments.values():
+        calls = [(key, item) for _, key, item in record.unrolled(planned, words)]
+        if planned.when is None:
+            return calls
+        for origin in origins_of(planned.when):
             await self._read_for(origin)
-        return [
-            (key, {n: record.value(origin, words, item).value for n, origin in planned.arguments.items()})
-            for _, key, item in record.unrolled(planned, words)
-        ]
+        met = {key: bool(record.met(planned, words, item).value) for key, item in calls}
+        self._log.saw(record.condition(planned, words))
+        why = f"{planned.when} does not hold"
+        if met and not any(met.values()):
+            raise NotMade(why)
+        if kept := [key for key in met if not met[key]]:
+            self._pass_over(planned, why, kept)
+        return [(key, item) for key, item in calls if met[key]]
+
+    def _pass_over(self, planned: PlannedCall, why: str, keys: Sequence[str]) -> None:
+        """Write down, once, that a call is not made, or not those of these keys; what decided it labels the event."""
+        record = self._record
+        if planned.name in record.passed:
+            return
+        label = join([record.not_made.get(step, BOTTOM) for each in planned.origins for step in steps_of(each)])
+        with contextlib.suppress(Unavailable):
+            label = label | record.condition(planned, self._log.question.label)
+        record.pass_over(planned.name, label, wholly=not keys)
+        body: dict[str, JSON] = {"step": planned.name, "tool": planned.tool, "why": why, "keys": list(keys)}
+        told = cast(JSON, label.to_json())
+        self._log.note("plan.skipped", {**body, "wholly": not keys, "label": told}, label=label)
 
     async def answer(self) -> str:
         origin = self._record.plan.answer
@@ -84,12 +122,15 @@ class GatedDesk(Desk):
 
     async def _read(self, reading: Read) -> Labelled[JSON]:
         """Ask the model, which is shown these results and nothing else, has no tools, and must fit the schema."""
-        texts = [self._shown(step, reading) for step in reading.steps]
+        not_made = self._record.not_made
+        texts = [self._shown(step, reading) for step in reading.steps if step not in not_made]
+        if not texts and reading.steps:
+            raise NotMade(f"{', '.join(map(repr, reading.steps))} was not made")
         words = self._log.question.label
         messages: list[BaseMessage] = [SystemMessage(content=READER), HumanMessage(content=reading.ask)]
         messages += [HumanMessage(content=dumps(text.value)) for text in texts]
         labels = (words, words, *[text.label for text in texts])
-        label = join(labels)
+        label = join([*labels, *[not_made[step] for step in reading.steps if step in not_made]])
         value = await self._asked(messages, labels, label, reading)
         if not fits(value, reading.schema):
             raise BadReply("a reading does not fit its schema", expected=dumps(reading.schema))

@@ -11,11 +11,11 @@ from ringwall.deployment.asking import Asking, is_endorsed, is_lifted, is_open, 
 from ringwall.deployment.base import Decision, Verdict
 from ringwall.deployment.disclosure import disclosures, note_disclosures
 from ringwall.deployment.gates import caused_by
-from ringwall.deployment.origins import PlanRecord, result_of, says
+from ringwall.deployment.origins import CONDITION, PlanRecord, result_of, says
 from ringwall.deployment.questions import Objection
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.interface.base import CallContext, CallStatus, Effect, PreparedCall, Tool, ToolOutcome, ToolRunner
-from ringwall.label import Label, join
+from ringwall.label import Label, Source, join
 from ringwall.principal import ACL, Principal
 from ringwall.schema import JSON
 
@@ -57,8 +57,7 @@ class GatedTools(ToolRunner):
     async def _decide(self, prepared: PreparedCall, context: CallContext, state: CallState | None) -> ToolOutcome:
         record = self._log.planned
         if record is not None and not self._is_planned(prepared, record):
-            why = "the plan made from the user's words does not name this call"
-            return await self._refuse(prepared, self._shown(prepared), why, "plan")
+            return await self._refuse(prepared, self._shown(prepared), record.why_not(prepared.tool.name), "plan")
         label = self._label(prepared)
         objections = await self._flow_objections(prepared, label)
         told = await disclosures(self._log, objections, self._chosen_by(prepared, label)) if objections else []
@@ -219,6 +218,7 @@ class GatedTools(ToolRunner):
     ) -> ToolOutcome:
         if not is_open(prepared, label, state, objections):
             influences = {name: self._argument_label(prepared, name).influence for name in prepared.arguments}
+            influences |= self._condition_influence(prepared)
             shown = self._result_label(prepared.tool, label)
             await self._asking.ask(prepared, context, label, decision, influences, objections, shown)
         return _waiting(prepared.tool)
@@ -231,6 +231,12 @@ class GatedTools(ToolRunner):
         if self._in_question(name, prepared.arguments[name], prepared.tool.control_arguments):
             return self._log.question.label
         return self._shown(prepared)
+
+    def _condition_influence(self, prepared: PreparedCall) -> dict[str, frozenset[Source]]:
+        """What decided that the call is made at all, if its plan has a condition."""
+        causes = None if self._log.planned is None else self._log.planned.known.get(prepared.call.id)
+        found = None if causes is None else causes.arguments.get(CONDITION)
+        return {} if found is None else {CONDITION: found.influence}
 
     async def _in_doubt(self, prepared: PreparedCall, reason: str) -> ToolOutcome:
         call = prepared.call

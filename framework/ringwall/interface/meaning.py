@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, cast
 
-from ringwall.errors import Unavailable
-from ringwall.interface.plan import Composed, Item, Listed, Origin, Read, Taken, Words
+from ringwall.errors import NotMade, Unavailable
+from ringwall.interface.conditions import Compared, When, compare, holds
+from ringwall.interface.origin import Composed, Item, Listed, Origin, Read, Taken, Words, parts_of
 from ringwall.label import BOTTOM, Label, Labelled, join
 from ringwall.schema import JSON
 
@@ -53,6 +54,15 @@ class Result:
         value = _projected(self.value, frozenset(fields)) if fields else self.value
         return Labelled(value, _label_of(value, self.label, self.fields))
 
+    @property
+    def order(self) -> Label:
+        """What decided which records there are, and in which order."""
+        return self._field("*") if isinstance(self.value, list) else BOTTOM
+
+    def at(self, path: Sequence[str]) -> Labelled[JSON]:
+        """The field at that path. Raises `Unavailable`."""
+        return self._at(self.value, path)
+
     def _chosen(self, origin: Taken) -> tuple[JSON, Label]:
         """The record or, for `all`, the records; and the label of what they were chosen by."""
         records = [record for record in cast("list[JSON]", self.value) if _equals(record, origin.where)]
@@ -81,12 +91,16 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """What origins are worked out from: results by call, readings by key, the label of the user's words, the item."""
+    """What origins are worked out from: results by call, readings by key, the label of the user's words, the item.
+
+    `not_made` are the calls that a condition kept from being made, with what it was read from.
+    """
 
     results: Mapping[str, Result]
     readings: Mapping[str, Labelled[JSON]]
     words: Label
-    item: Labelled[JSON] | None = None
+    item: Result | None = None
+    not_made: Mapping[str, Label] = field(default_factory=lambda: _NO_FIELDS)
 
 
 def evaluate(origin: Origin, known: Values) -> Labelled[JSON]:
@@ -95,6 +109,8 @@ def evaluate(origin: Origin, known: Values) -> Labelled[JSON]:
     match origin:
         case Words(value):
             return Labelled(value, words)
+        case Taken(step) if step in known.not_made:
+            raise NotMade(f"{step!r} was not made")
         case Taken(step):
             if step not in known.results:
                 raise Unavailable(f"{step!r} returned nothing")
@@ -107,10 +123,8 @@ def evaluate(origin: Origin, known: Values) -> Labelled[JSON]:
         case Item(path):
             if known.item is None:
                 raise Unavailable("there is no item to take it from", hint="say what the call is made for: `each`")
-            value = known.item.value
-            for name in path:
-                value = _member(value, name)
-            return Labelled(value, known.item.label | words)
+            found = known.item.at(path)
+            return Labelled(found.value, found.label | words)
         case Listed(items):
             each = [evaluate(item, known) for item in items]
             return Labelled([item.value for item in each], join([words, *[item.label for item in each]]))
@@ -118,6 +132,67 @@ def evaluate(origin: Origin, known: Values) -> Labelled[JSON]:
             named = {name: evaluate(item, known) for name, item in members}
             labels = [item.label for item in named.values()]
             return Labelled({name: item.value for name, item in named.items()}, join([words, *labels]))
+
+
+def items_of(each: Origin, known: Values) -> list[Result]:
+    """What calls are made for: records with the labels of their fields, if those of a result are. Raises `Unavailable`.
+
+    Which of all records there are counts for nothing, as for whoever takes a field of all of them.
+    """
+    found = evaluate(each, known)
+    values = found.value if isinstance(found.value, list) else [found.value]
+    if not isinstance(each, Taken) or each.pick != "all" or each.path:
+        return [Result(value, found.label) for value in values]
+    source = known.results[each.step]
+    choice = source.choice(each) | known.words
+    fields = {name: label | choice for name, label in source.fields.items()}
+    return [Result(value, source.label | choice, fields) for value in values]
+
+
+def is_met(when: When, known: Values, *, shown: Label | None = None) -> Labelled[bool | None]:
+    """Whether a condition holds, and the label of everything that it was read from. Raises `Unavailable`.
+
+    `shown` is the label of all that an agent was shown which reads for itself: what must be read out of results it
+    alone knows (None), once there are results. None for `shown` where everything is read at the desk.
+    """
+
+    def decide(compared: Compared) -> Labelled[bool | None]:
+        sides = (compared.left, compared.right)
+        parts = [part for side in sides for part in parts_of(side)]
+        label = join([_existence(part, known) for part in parts])
+        if shown is not None and any(_is_unread(part, known) for part in parts):
+            return Labelled(None, join([label, shown, *[_seen(part, known) for part in parts]]))
+        left, right = [evaluate(side, known) for side in sides]
+        value = compare(left.value, compared.operator, right.value, same)
+        return Labelled(value, label | left.label | right.label)
+
+    return holds(when, decide)
+
+
+def _existence(part: Origin, known: Values) -> Label:
+    """What decided which records there are, where a value tells it. Raises `Unavailable` where nothing returned."""
+    match part:
+        case Taken(step, _, _, pick) if pick and step in known.results:
+            return known.results[step].order
+        case Read(steps):
+            made = [step for step in steps if step not in known.not_made]
+            if missing := [step for step in made if step not in known.results]:
+                raise Unavailable(f"{missing[0]!r} returned nothing")
+            return join([known.results[step].order for step in made])
+    return BOTTOM
+
+
+def _seen(part: Origin, known: Values) -> Label:
+    """What somebody saw who worked a value out without being asked."""
+    if not _is_unread(part, known):
+        return evaluate(part, known).label
+    return join([known.results[step].whole for step in part.steps]) if isinstance(part, Read) else BOTTOM
+
+
+def _is_unread(part: Origin, known: Values) -> bool:
+    return (isinstance(part, Read) and part.key not in known.readings) or (
+        isinstance(part, Item) and known.item is None
+    )
 
 
 def same(one: JSON, other: JSON) -> bool:
