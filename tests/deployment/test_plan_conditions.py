@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,11 @@ def when(left: Any, how: str, right: Any = None) -> dict[str, Any]:
 def tell(name: str = "go", **more: Any) -> dict[str, Any]:
     """Tell Bo, under a condition."""
     return step(name, "send", to=["bo@example.org"], text="hello") | more
+
+
+def says(value: bool) -> Callable[[str, str], bool]:  # noqa: FBT001 (what it says)
+    """A reader that says so, whatever it is shown."""
+    return lambda ask, text: value
 
 
 TOLD = [("send", ["bo@example.org"])]
@@ -159,7 +166,7 @@ async def test_a_call_for_each_is_made_for_those_for_which_its_condition_holds()
         result = await app.ask("delete the short files", as_=ANA)
         assert result.status is RunStatus.DONE
         assert (await kinds_of(app, result.run)).count("plan.skipped") == 1
-    assert office.done == [("delete", 7), ("delete", 21)]
+    assert office.done == [("delete", file) for file in (7, 21, 34, 55)]
     office = Office()
     moves = (call("files"), *(call("delete", file=n) for n in (13, 7, 21)))
     async with office.acting(plan, *moves) as app:
@@ -200,21 +207,48 @@ async def test_an_agent_makes_the_call_once_it_is_known_that_the_condition_holds
     assert kinds.count("call.refused") == 2  # before it was known, and the second time
 
 
-async def test_what_an_agent_reads_for_itself_decides_no_more_than_a_person_lets_it() -> None:
+async def test_an_agents_condition_on_what_must_be_read_is_read_at_the_desk_and_asked_about() -> None:
+    send, rules = call("send", to=["bo@example.org"], text="hello"), RULES + "allow tool:* declassify to:*\n"
+    plan = plan_of(LIST, tell(**when(read_from("list", "is it urgent?", "boolean"), "==", True)))
+    for moves, urgent, asked in (
+        ((call("files"), send), True, True),
+        ((call("files"), send), False, False),  # whatever the agent has read
+        ((send,), True, False),  # nothing can be read yet
+    ):
+        office = Office()
+        async with office.acting(plan, *moves, read=says(urgent), rules=rules) as app:
+            waiting = (await app.ask("tell bo@example.org if it is urgent", as_=ANA)).waiting
+        assert [question.influences["$when"] for question in waiting] == (
+            [("record:drive", "tool:files", "user:ana")] if asked else []
+        )
+        assert office.done == []
+
+
+async def test_an_agent_may_go_on_with_either_branch_and_what_reads_from_both() -> None:
+    short = step("short", "files", name="rota") | when(SIZE, "<", 50)
+    long = step("long", "files", name="contract") | when(SIZE, ">=", 50)
+    which = {"$read": ["short", "long"], "ask": "which?", "schema": {"type": "integer"}, "fields": ["id"]}
+    plan = plan_of(LIST, short, long, step("go", "delete", file=which))
+    moves = (call("files"), call("files", name="rota"), call("files", name="contract"), call("delete", file=13))
     office = Office()
-    send = call("send", to=["bo@example.org"], text="hello")
-    urgent = read_from("list", "is it urgent?", "boolean")
-    rules = RULES + "allow tool:* declassify to:*\n"
-    plan = plan_of(LIST, tell(**when(urgent, "==", True)))
-    async with office.acting(plan, call("files"), send, rules=rules) as app:
-        (question,) = (await app.ask("tell bo@example.org if it is urgent", as_=ANA)).waiting
-        assert "tool:files" in question.influences["$when"]
-    async with office.acting(plan, send, rules=rules) as app:
-        assert (await app.ask("tell bo@example.org if it is urgent", as_=ANA)).status is RunStatus.DONE
-    both: dict[str, Any] = {"when": {"all": [when(urgent, "==", True)["when"], when(SIZE, "<", 50)["when"]]}}
-    async with office.acting(plan_of(LIST, tell(**both)), call("files"), send, rules=rules) as app:
-        assert (await app.ask("tell bo@example.org if it is short and urgent", as_=ANA)).status is RunStatus.DONE
-    assert office.done == []
+    async with office.acting(plan, *moves, read=lambda ask, text: 13) as app:
+        result = await app.ask("delete the rota, or the contract if it is long", as_=ANA)
+        refused = [event for event in await app.events(result.run, as_=ANA) if event.kind == "call.refused"]
+    assert office.done == [("delete", 13)]
+    assert [json.loads(event.body)["arguments"] for event in refused] == ['{"name":"rota"}']
+
+
+async def test_an_agent_does_not_choose_by_leaving_out_a_call_for_one_of_several() -> None:
+    plan = plan_of(
+        step("all", "files", name={"$item": ""}) | {"each": ["rota", "contract"]},
+        step("go", "delete", file=taken("all", "id", pick="largest size")),
+    )
+    rota, contract = call("files", name="rota"), call("files", name="contract")
+    office = Office()
+    moves = (rota, call("delete", file=7), contract, call("delete", file=7), call("delete", file=13))
+    async with office.acting(plan, *moves) as app:
+        assert (await app.ask("delete the larger of rota and contract", as_=ANA)).status is RunStatus.DONE
+    assert office.done == [("delete", 13)]
 
 
 async def test_a_run_that_is_picked_up_decides_as_before_and_tells_it_once(tmp_path: Path) -> None:

@@ -9,17 +9,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, cast
 
+from ringwall.deployment.disarm import DISARM
 from ringwall.errors import Unavailable
 from ringwall.interface.base import PreparedCall, Tool
-from ringwall.interface.meaning import Result, Values, evaluate, is_met, items_of, same
-from ringwall.interface.origin import steps_of
-from ringwall.interface.plan import Composed, Item, Listed, Origin, PlannedCall, Read, Taken, TaskPlan
+from ringwall.interface.branches import branches, condition, items_of
+from ringwall.interface.conditions import origins_of
+from ringwall.interface.formats import ADDRESSES
+from ringwall.interface.meaning import Result, Values, evaluate, same, texts_of
+from ringwall.interface.origin import Item, Origin, Read, Taken, Words, parts_of, readings_of, steps_of
+from ringwall.interface.plan import PlannedCall, TaskPlan
 from ringwall.label import BOTTOM, Label, Labelled, join
-from ringwall.schema import JSON, dumps
+from ringwall.schema import JSON
 
 
 class Causes(NamedTuple):
@@ -52,12 +57,11 @@ class PlanRecord:
     """A plan, which call of the run stands for which of its calls, and what those returned.
 
     A plan that is executed `by_code` has every value read at the desk; otherwise an agent may have read it for itself,
-    and the value carries all that the agent had been shown.
-
-    `not_made` are the calls that a condition kept from being made, with what decided that.
+    and the value carries all that the agent had been shown. `passed` names the calls of which it was written down that
+    a condition keeps them from being made.
     """
 
-    __slots__ = ("_parts", "by_code", "calls", "known", "not_made", "passed", "plan", "readings", "results")
+    __slots__ = ("_branches", "_parts", "by_code", "calls", "known", "passed", "plan", "readings", "results")
 
     def __init__(self, plan: TaskPlan, *, by_code: bool = False) -> None:
         self.plan, self.by_code = plan, by_code
@@ -66,8 +70,8 @@ class PlanRecord:
         self.known: dict[str, Causes] = {}
         self._parts: dict[str, list[Result]] = {}
         self.readings: dict[str, Labelled[JSON]] = {}
-        self.not_made: dict[str, Label] = {}
         self.passed: set[str] = set()
+        self._branches = any(call.when is not None or (call.each is not None and not by_code) for call in plan.calls)
 
     def causes(
         self, prepared: PreparedCall, words: Label, shown: Label, *, free: Callable[[str], bool], says: Says
@@ -80,53 +84,23 @@ class PlanRecord:
         """
         for planned, key, item in self._candidates(prepared, words, free):
             known = self.values(words, item)
-            condition = self._condition(planned, known, shown)
-            if condition is None:
-                continue
+            causes = None
             if planned.open:
                 causes = _summed(planned, prepared, _open_labels(prepared, words, shown, says), words)
-                return causes if planned.when is None else causes.under(condition)
-            labels = self._labels(planned, prepared, known, shown)
-            if labels is not None:
+            elif (labels := self._labels(planned, prepared, known, shown)) is not None:
                 causes = _summed(planned, prepared, labels, words)._replace(key=key)
                 causes = causes if item is None else self._for_each(causes, planned, prepared, known, shown)
-                return causes if planned.when is None else causes.under(condition)
+            label = None if causes is None else self._condition(planned, known)
+            if causes is not None and label is not None:
+                return causes if planned.when is None else causes.under(label)
         return None
 
-    def why_not(self, tool: str) -> str:
-        """Why a call of a tool was not let through, as far as the plan itself tells."""
-        whens = [str(planned.when) for planned in self.plan.calls if planned.tool == tool and planned.when is not None]
-        unless = f"; it names {tool} when {'; when '.join(whens)}" if whens else ""
-        return f"the plan made from the user's words does not name this call{unless}"
-
-    def _condition(self, planned: PlannedCall, known: Values, shown: Label) -> Label | None:
-        """What the condition of a call was read from; None if the call is not to be made."""
-        if planned.when is None:
-            return BOTTOM
+    def _condition(self, planned: PlannedCall, known: Values) -> Label | None:
+        """What the condition of a call was read from; None if it does not hold, or nobody can say."""
         try:
-            met = self.met(planned, known.words, known.item, shown)
-            return None if met.value is False else met.label | self.condition(planned, known.words, shown)
+            return condition(planned, known)
         except Unavailable:
             return None
-
-    def met(
-        self, planned: PlannedCall, words: Label, item: Result | None, shown: Label | None = None
-    ) -> Labelled[bool | None]:
-        """Whether a call's condition holds for the item; None: an agent that was `shown` all it needs may say.
-
-        Raises `Unavailable`.
-        """
-        assert planned.when is not None
-        if planned.each is not None and item is None and not {*steps_of(planned.each)} <= self.results.keys():
-            raise Unavailable("it is not known what the call is made for")
-        return is_met(planned.when, self.values(words, item), shown=None if self.by_code else shown)
-
-    def condition(self, planned: PlannedCall, words: Label, shown: Label | None = None) -> Label:
-        """What it was read from whether a call is made, for whichever item. Raises `Unavailable`."""
-        if planned.when is None:
-            return BOTTOM
-        items = [item for _, _, item in self.unrolled(planned, words)]
-        return join([self.met(planned, words, item, shown).label for item in items])
 
     def assign(self, causes: Causes, call: str) -> bool:
         """Let a call stand for the planned one; whether that is new."""
@@ -156,17 +130,44 @@ class PlanRecord:
         if planned.each is None:
             return [(planned, planned.name, None)]
         try:
-            items = items_of(planned.each, self.values(words))
+            items = items_of(planned, self.values(words))
         except Unavailable:
-            return self._unread(planned)
+            return []
         return [(planned, f"{planned.name}.{n}", item) for n, item in enumerate(items)]
 
-    def _unread(self, planned: PlannedCall) -> list[tuple[PlannedCall, str, Result | None]]:
-        """The calls so far, and one more, where an agent reads for itself for which items they are made."""
-        if self.by_code or not _is_read(planned.each):
+    def unread(self, prepared: PreparedCall) -> list[Read]:
+        """What the desk must read before it is known whether the plan names a call: what may cause it, not content."""
+        if self.by_code:
             return []
-        made = sum(key.startswith(f"{planned.name}.") for key in self.calls)
-        return [(planned, f"{planned.name}.{n}", None) for n in range(made + 1)]
+        alike = [planned for planned in self.plan.calls if planned.tool == prepared.tool.name and not planned.open]
+        control = prepared.tool.control_arguments
+        origins = [origin for planned in alike for name, origin in planned.arguments.items() if name in control]
+        origins += [planned.each for planned in alike if planned.each is not None]
+        whens = [planned.when for planned in self.plan.calls if planned.tool == prepared.tool.name]
+        origins += [origin for when in whens for origin in origins_of(when)]
+        needed = [reading for origin in origins for reading in readings_of(origin)]
+        others = [reading for planned in alike for origin in planned.origins for reading in readings_of(origin)]
+        needed += [reading for reading in others if reading.schema.get("format") in ADDRESSES]
+        known = self.values(BOTTOM)  # which there are, whatever they carry
+        there = known.results.keys() | known.not_made.keys()
+        return [read for read in needed if read.key not in self.readings and there >= set(steps_of(read))]
+
+    def conditions(self, tool: str) -> str:
+        """When the plan names a tool, as the plan itself tells it; empty if it names none of its calls so."""
+        return "; when ".join(str(call.when) for call in self.plan.calls if call.tool == tool and call.when is not None)
+
+    def meant(self, prepared: PreparedCall, words: Label) -> list[JSON]:
+        """What the plan has for the control arguments of the calls of this tool that are not made yet."""
+        control, found = prepared.tool.control_arguments, list[JSON]()
+        for planned, key, item in self._candidates(prepared, words, lambda _: False):
+            named = {name: origin for name, origin in planned.arguments.items() if name in control}
+            if key in self.calls or not named:
+                continue
+            known = self.values(words, item)
+            with suppress(Unavailable):
+                values = {name: evaluate(origin, known).value for name, origin in named.items()}
+                found += [values] if condition(planned, known) is not None else []
+        return found
 
     def _for_each(
         self, causes: Causes, planned: PlannedCall, prepared: PreparedCall, known: Values, shown: Label
@@ -175,24 +176,31 @@ class PlanRecord:
         assert known.item is not None
         each, label = planned.each, known.item.label
         if isinstance(each, Taken) and each.pick == "all":
-            label = self.results[each.step].choice(each) | known.words
+            label = known.results[each.step].choice(each) | known.words
         blind = replace(known, item=Result(known.item.value, label))
         labels = self._labels(planned, prepared, blind, shown) or {}
         return causes._replace(choice=join([label, *labels.values()]))
 
     def values(self, words: Label, item: Result | None = None) -> Values:
-        """What origins are worked out from now."""
-        return Values(self.results, self.readings, words, item, self.not_made)
+        """What origins are worked out from now.
+
+        An agent that could choose which of the calls for several items it makes could choose what comes of them: from
+        the list of their results nothing is taken until it is complete.
+        """
+        known = Values(self.results, self.readings, words, item)
+        if not self._branches:
+            return known
+        parts = {name: len(each) for name, each in self._parts.items()}
+        return branches(self.plan, self.results, parts, known, whole=not self.by_code)
 
     def value(self, origin: Origin, words: Label, item: Result | None = None) -> Labelled[JSON]:
         """What an origin means now. Raises `Unavailable`."""
         return evaluate(origin, self.values(words, item))
 
-    def pass_over(self, step: str, label: Label, *, wholly: bool) -> None:
-        """Keep that a call is not made, or not for each item, and the label of what decided it."""
-        self.passed.add(step)
-        if wholly:
-            self.not_made[step] = label
+    def arguments(self, planned: PlannedCall, tool: Tool, words: Label, item: Result | None = None) -> dict[str, JSON]:
+        """The arguments of a planned call as things stand. Raises `Unavailable`."""
+        known = self.values(words, item)
+        return {n: evaluate(origin, _for(tool, n, known)).value for n, origin in planned.arguments.items()}
 
     def finish(self, step: str, result: Result) -> dict[str, JSON]:
         """Keep what the call of that name returned; the JSON of it is what `read` takes back."""
@@ -206,7 +214,7 @@ class PlanRecord:
         if kind == "plan.read":
             self.readings[body["key"]] = Labelled(body["value"], Label.from_json(body["label"]))
         elif kind == "plan.skipped":
-            self.pass_over(body["step"], Label.from_json(body["label"]), wholly=body["wholly"])
+            self.passed.add(body["step"])
         elif kind == "plan.called":
             self.calls[body["key"]] = body["call"]
         elif kind == "call.finished" and body.get("step"):
@@ -226,19 +234,21 @@ class PlanRecord:
         """What each argument carries and causes, if the call is the planned one; None otherwise.
 
         An agent may write content in other words than the plan's, but then what it was shown had a hand in it. And an
-        address in what somebody is sent asks the receiver to follow it: it counts as control.
+        address in what somebody is sent asks the receiver to follow it: it counts as control, and the agent has none
+        of its own to give.
         """
         given = cast("Mapping[str, JSON]", prepared.call.parsed)
         bound = {*given, *planned.arguments} if self.by_code else prepared.tool.control_arguments
         labels: dict[str, Label] = {}
         for name in {*given, *planned.arguments}:
             origin, value = planned.arguments.get(name), given.get(name)
-            label = self._origin_label(origin, value, known, shown)
-            if label is None and name in bound:
+            label = _origin_label(origin, value, _for(prepared.tool, name, known))
+            asks = prepared.tool.recipients and _addresses(value)
+            if label is None and (name in bound or (asks and not asks <= _said_by(origin))):
                 return None
             if name in prepared.tool.control_arguments:
                 labels[name] = known.words if label is None else label
-            elif prepared.tool.recipients and _has_address(value):
+            elif asks:
                 labels[name] = label or shown
             elif label is not None or _is_read(origin):
                 labels[name] = Label((label or shown).secrecy)
@@ -246,35 +256,39 @@ class PlanRecord:
                 labels[name] = shown
         return labels
 
-    def _origin_label(self, origin: Origin | None, value: JSON, known: Values, shown: Label) -> Label | None:
-        """What a value carries if it is the one that its origin means; None if it is another."""
-        if origin is None:
-            return known.words if value is None else None
-        try:
-            meant = evaluate(origin, known)
-        except Unavailable:
-            # Nobody has read it at the desk: whoever made the call did, out of all that it was shown.
-            return shown if not self.by_code and _is_read(origin) else None
-        return meant.label if same(meant.value, value) else None
+
+def _for(tool: Tool, argument: str, known: Values) -> Values:
+    """For an argument: what others wrote is inert in what somebody is sent."""
+    is_sent = tool.recipients and argument not in tool.control_arguments
+    return replace(known, inert=DISARM.disarmed) if is_sent else known
 
 
-_ADDRESS: Final = re.compile(r"https?:|www\.", re.IGNORECASE)
+def _origin_label(origin: Origin | None, value: JSON, known: Values) -> Label | None:
+    """What a value carries if it is the one that its origin means; None if it is another."""
+    if origin is None:
+        return known.words if value is None else None
+    try:
+        meant = evaluate(origin, known)
+    except Unavailable:
+        return None
+    return meant.label if same(meant.value, value) else None
 
 
-def _has_address(value: JSON) -> bool:
-    return _ADDRESS.search(dumps(value)) is not None
+_ADDRESS: Final = re.compile(r"(?:https?:|www\.)\S*", re.IGNORECASE)
+
+
+def _addresses(value: JSON) -> frozenset[str]:
+    return frozenset(found.rstrip(".,;:!?)") for text in texts_of(value) for found in _ADDRESS.findall(text))
+
+
+def _said_by(origin: Origin | None) -> frozenset[str]:
+    """The addresses that the planner wrote down from the user's words."""
+    return frozenset() if origin is None else _addresses([w.value for w in parts_of(origin) if isinstance(w, Words)])
 
 
 def _is_read(origin: Origin | None) -> bool:
     """Whether something must be read for a value: by whoever makes the call, or for the items it is made for."""
-    match origin:
-        case Read() | Item():
-            return True
-        case Listed(items):
-            return any(map(_is_read, items))
-        case Composed(members):
-            return any(_is_read(member) for _, member in members)
-    return False
+    return origin is not None and any(isinstance(part, Read | Item) for part in parts_of(origin))
 
 
 Says = Callable[[JSON], bool]
@@ -295,6 +309,11 @@ def says(value: JSON, contains: Callable[[str], bool]) -> bool:
 
 
 _LONG_NUMBER: Final = 4
+
+
+def contains_value(text: str, value: str) -> bool:
+    """Whether `value` stands in `text` word for word: not as a part of a longer word or number."""
+    return bool(value) and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
 
 
 def result_of(tool: Tool, text: str, call: Label, rest: Label) -> Result:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
-from ringwall.deployment.origins import PlanRecord
+from ringwall.deployment.origins import PlanRecord, contains_value
 from ringwall.deployment.runlog import RunLog
 from ringwall.errors import ActionDenied, BadReply, NotMade, Unavailable
+from ringwall.interface.base import ToolRunner
+from ringwall.interface.branches import condition, items_of
 from ringwall.interface.conditions import origins_of
-from ringwall.interface.meaning import Result, fits
-from ringwall.interface.origin import steps_of
-from ringwall.interface.plan import Desk, Origin, PlannedCall, Read, TaskPlan, readings_of
+from ringwall.interface.formats import found, is_only
+from ringwall.interface.meaning import Result, Values, fits, texts_of
+from ringwall.interface.origin import Origin, Read, readings_of
+from ringwall.interface.plan import Desk, PlannedCall, TaskPlan
 from ringwall.label import BOTTOM, Label, Labelled, join
 from ringwall.model.base import ModelProvider, ModelRequest, Sampling
 from ringwall.model.reply import collect
@@ -30,8 +32,9 @@ READER: Final = (
 class GatedDesk(Desk):
     """Keeps the plan in the run's log. Readings are journaled: a run that is picked up again reads nothing twice."""
 
-    def __init__(self, log: RunLog, model: ModelProvider) -> None:
-        self._log, self._model = log, model
+    def __init__(self, log: RunLog, model: ModelProvider, tools: ToolRunner) -> None:
+        self._log, self._model, self._tools = log, model, tools
+        log.read = self.read
 
     @property
     def plan(self) -> TaskPlan | None:
@@ -57,51 +60,45 @@ class GatedDesk(Desk):
             made = await self._made(planned)
             for origin in planned.arguments.values():
                 await self._read_for(origin)
-            return [
-                (key, {n: record.value(origin, words, item).value for n, origin in planned.arguments.items()})
-                for key, item in made
-            ]
+            tool = next(tool for tool in self._tools.tools() if tool.name == planned.tool)
+            return [(key, record.arguments(planned, tool, words, item)) for key, item in made]
         except NotMade as error:
-            self._pass_over(planned, error.what, ())
+            self._pass_over(planned, error.what, record.values(words).not_made.get(name, BOTTOM))
             raise
 
     async def _made(self, planned: PlannedCall) -> list[tuple[str, Result | None]]:
         """The keys and items of the calls that are to be made. Raises `NotMade` if a condition keeps all of them."""
         record, words = self._record, self._log.question.label
         if planned.each is not None:
-            await self._value(planned.each)
-        calls = [(key, item) for _, key, item in record.unrolled(planned, words)]
-        if planned.when is None:
-            return calls
+            await self._read_for(planned.each)
         for origin in origins_of(planned.when):
             await self._read_for(origin)
-        met = {key: bool(record.met(planned, words, item).value) for key, item in calls}
-        self._log.saw(record.condition(planned, words))
-        why = f"{planned.when} does not hold"
-        if met and not any(met.values()):
-            raise NotMade(why)
-        if kept := [key for key in met if not met[key]]:
-            self._pass_over(planned, why, kept)
-        return [(key, item) for key, item in calls if met[key]]
+        items_of(planned, record.values(words))
+        calls = [(key, item) for _, key, item in record.unrolled(planned, words)]
+        met = {key: condition(planned, record.values(words, item)) for key, item in calls}
+        label = join([each for each in met.values() if each is not None])
+        self._log.saw(label)
+        kept = [key for key, each in met.items() if each is None]
+        if calls and len(kept) == len(calls):
+            raise NotMade(f"{planned.when} does not hold")
+        if kept:
+            self._pass_over(planned, f"{planned.when} does not hold", label, kept)
+        return [(key, item) for key, item in calls if key not in kept]
 
-    def _pass_over(self, planned: PlannedCall, why: str, keys: Sequence[str]) -> None:
-        """Write down, once, that a call is not made, or not those of these keys; what decided it labels the event."""
-        record = self._record
-        if planned.name in record.passed:
-            return
-        label = join([record.not_made.get(step, BOTTOM) for each in planned.origins for step in steps_of(each)])
-        with contextlib.suppress(Unavailable):
-            label = label | record.condition(planned, self._log.question.label)
-        record.pass_over(planned.name, label, wholly=not keys)
-        body: dict[str, JSON] = {"step": planned.name, "tool": planned.tool, "why": why, "keys": list(keys)}
-        told = cast(JSON, label.to_json())
-        self._log.note("plan.skipped", {**body, "wholly": not keys, "label": told}, label=label)
+    def _pass_over(self, planned: PlannedCall, why: str, label: Label, keys: Sequence[str] = ()) -> None:
+        """Write down, once, that a call is not made, or not those of these keys; `label` is what decided that."""
+        passed = self._record.passed
+        if planned.name not in passed:
+            passed.add(planned.name)
+            body: dict[str, JSON] = {"step": planned.name, "tool": planned.tool, "why": why, "keys": [*keys]}
+            self._log.note("plan.skipped", {**body, "label": cast(JSON, label.to_json())}, label=label)
 
     async def answer(self) -> str:
         origin = self._record.plan.answer
         if origin is None:
             return ""
-        value = (await self._value(origin)).value
+        await self._read_for(origin)
+        value = self._record.value(origin, self._log.question.label).value
         return value if isinstance(value, str) else dumps(value)
 
     @property
@@ -110,23 +107,25 @@ class GatedDesk(Desk):
             raise Unavailable("the run has no plan", hint="make one first: `MakePlan`")
         return self._log.planned
 
-    async def _value(self, origin: Origin) -> Labelled[JSON]:
-        await self._read_for(origin)
-        return self._record.value(origin, self._log.question.label)
-
     async def _read_for(self, origin: Origin) -> None:
-        readings = self._record.readings
         for reading in readings_of(origin):
-            if reading.key not in readings:
-                readings[reading.key] = await self._read(reading)
+            await self.read(reading)
+
+    async def read(self, reading: Read) -> None:
+        """Have it read, if it was not. Raises `Unavailable`, `BadReply`."""
+        readings = self._record.readings
+        if reading.key not in readings:
+            readings[reading.key] = await self._read(reading)
 
     async def _read(self, reading: Read) -> Labelled[JSON]:
         """Ask the model, which is shown these results and nothing else, has no tools, and must fit the schema."""
-        not_made = self._record.not_made
-        texts = [self._shown(step, reading) for step in reading.steps if step not in not_made]
-        if not texts and reading.steps:
-            raise NotMade(f"{', '.join(map(repr, reading.steps))} was not made")
         words = self._log.question.label
+        known = self._record.values(words)
+        not_made = known.not_made
+        texts = [_shown(step, reading, known) for step in reading.steps if step not in not_made]
+        if reading.steps and not texts:
+            raise NotMade(f"{', '.join(map(repr, reading.steps))} was not made")
+        quoted = None if reading.quotes is None else self._record.value(reading.quotes, words)
         messages: list[BaseMessage] = [SystemMessage(content=READER), HumanMessage(content=reading.ask)]
         messages += [HumanMessage(content=dumps(text.value)) for text in texts]
         labels = (words, words, *[text.label for text in texts])
@@ -134,6 +133,11 @@ class GatedDesk(Desk):
         value = await self._asked(messages, labels, label, reading)
         if not fits(value, reading.schema):
             raise BadReply("a reading does not fit its schema", expected=dumps(reading.schema))
+        if quoted is not None:
+            label |= quoted.label
+            _check_quote(value, quoted.value)
+        if reading.only:
+            _check_only(value, [text.value for text in texts], str(reading.schema["format"]))
         told = cast(JSON, label.to_json())
         self._log.note("plan.read", {"key": reading.key, "value": value, "label": told}, label=label)
         return Labelled(value, label)
@@ -155,11 +159,26 @@ class GatedDesk(Desk):
         except (ValueError, KeyError, TypeError):
             raise BadReply("a reading is not the JSON that was asked for") from None
 
-    def _shown(self, step: str, reading: Read) -> Labelled[JSON]:
-        results = self._record.results
-        if step not in results:
-            raise Unavailable(f"{step!r} returned nothing")
-        return results[step].shown(reading.fields)
+
+def _shown(step: str, reading: Read, known: Values) -> Labelled[JSON]:
+    if step not in known.results:
+        raise Unavailable(f"{step!r} returned nothing")
+    return known.results[step].shown(reading.fields)
+
+
+def _check_quote(value: JSON, source: JSON) -> None:
+    if not all(any(contains_value(text, part) for text in texts_of(source)) for part in texts_of(value)):
+        raise Unavailable("what was read for it stands nowhere where it was to be quoted from")
+
+
+def _check_only(value: JSON, shown: list[JSON], name: str) -> None:
+    text = "\n".join(texts_of(shown))
+    if not (isinstance(value, str) and is_only(value, text, name)):
+        there = len(found(text, name))
+        raise Unavailable(
+            f"the text it is read from holds {there} of the format {name!r} where just one was meant",
+            hint="say in the question which one is meant",
+        )
 
 
 _SAMPLING: Final = Sampling(max_tokens=2048)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import cast
@@ -11,13 +10,14 @@ from ringwall.deployment.asking import Asking, is_endorsed, is_lifted, is_open, 
 from ringwall.deployment.base import Decision, Verdict
 from ringwall.deployment.disclosure import disclosures, note_disclosures
 from ringwall.deployment.gates import caused_by
-from ringwall.deployment.origins import CONDITION, PlanRecord, result_of, says
+from ringwall.deployment.origins import CONDITION, PlanRecord, contains_value, result_of, says
 from ringwall.deployment.questions import Objection
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
+from ringwall.errors import BadReply, Unavailable
 from ringwall.interface.base import CallContext, CallStatus, Effect, PreparedCall, Tool, ToolOutcome, ToolRunner
 from ringwall.label import Label, Source, join
 from ringwall.principal import ACL, Principal
-from ringwall.schema import JSON
+from ringwall.schema import JSON, dumps
 
 
 class GatedTools(ToolRunner):
@@ -56,8 +56,8 @@ class GatedTools(ToolRunner):
 
     async def _decide(self, prepared: PreparedCall, context: CallContext, state: CallState | None) -> ToolOutcome:
         record = self._log.planned
-        if record is not None and not self._is_planned(prepared, record):
-            return await self._refuse(prepared, self._shown(prepared), record.why_not(prepared.tool.name), "plan")
+        if record is not None and (unplanned := await self._unplanned(prepared, record)):
+            return await self._refuse(prepared, self._shown(prepared), unplanned, "plan")
         label = self._label(prepared)
         objections = await self._flow_objections(prepared, label)
         told = await disclosures(self._log, objections, self._chosen_by(prepared, label)) if objections else []
@@ -83,6 +83,24 @@ class GatedTools(ToolRunner):
         if told:
             note_disclosures(self._log, prepared.call.id, told)
         return await self._perform(prepared, context, label, decision=decision)
+
+    async def _unplanned(self, prepared: PreparedCall, record: PlanRecord) -> str:
+        """Why the plan does not name a call; empty if it does.
+
+        What must be read to know is read at the desk, so that an agent does what the plan means, not what it read.
+        """
+        why = "the plan made from the user's words does not name this call"
+        if conditions := record.conditions(prepared.tool.name):
+            why += f"; it names {prepared.tool.name} when {conditions}"
+        for reading in record.unread(prepared):
+            try:
+                await self._log.read(reading)
+            except (Unavailable, BadReply) as error:
+                why = f"the plan has this call, but {error}"
+        if self._is_planned(prepared, record):
+            return ""
+        meant = record.meant(prepared, self._log.question.label)
+        return f"{why}; it has: {dumps(meant)}" if meant else why
 
     def _is_planned(self, prepared: PreparedCall, record: PlanRecord) -> bool:
         """Whether the plan names the call."""
@@ -244,11 +262,6 @@ class GatedTools(ToolRunner):
         self._log.calls[call.id] = CallState(call, CallPhase.IN_DOUBT, reason=reason)
         await self._log.flush(durable=True)
         return _waiting(prepared.tool)
-
-
-def contains_value(text: str, value: str) -> bool:
-    """Whether `value` stands in `text` word for word: not as a part of a longer word or number."""
-    return bool(value) and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
 
 
 def _repeatable(tool: Tool) -> bool:

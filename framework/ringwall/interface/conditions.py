@@ -99,22 +99,21 @@ def origins_of(when: When | None) -> Iterator[Origin]:
         yield compared.right
 
 
-def holds(when: When, decide: Callable[[Compared], Labelled[bool | None]]) -> Labelled[bool | None]:
-    """Whether it holds, with the label of everything in it; None: that rests on what `decide` does not know.
+def holds(when: When, decide: Callable[[Compared], Labelled[bool]]) -> Labelled[bool]:
+    """Whether it holds, with the label of everything in it.
 
-    Nothing is left out because the rest settles it: what is said depends on every part.
+    Nothing is left out because the rest settles it: which part does is told by the others.
     """
     match when:
         case Compared():
             return decide(when)
         case Not(part):
             found = holds(part, decide)
-            return Labelled(None if found.value is None else not found.value, found.label)
+            return Labelled(not found.value, found.label)
         case AllOf(parts) | AnyOf(parts):
             each = [holds(part, decide) for part in parts]
-            values, settles = {one.value for one in each}, isinstance(when, AnyOf)
-            value = settles if settles in values else None if None in values else not settles
-            return Labelled(value, join([one.label for one in each]))
+            values = [one.value for one in each]
+            return Labelled(all(values) if isinstance(when, AllOf) else any(values), join([one.label for one in each]))
 
 
 def compare(left: JSON, how: Operator, right: JSON, same: Callable[[JSON, JSON], bool]) -> bool:

@@ -5,16 +5,16 @@ Nothing here asks or changes anything: the gate that keeps a run's plan works ou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, cast
 
 from ringwall.errors import NotMade, Unavailable
-from ringwall.interface.conditions import Compared, When, compare, holds
-from ringwall.interface.origin import Composed, Item, Listed, Origin, Read, Taken, Words, parts_of
+from ringwall.interface.formats import ADDRESSES, has_format
+from ringwall.interface.origin import Composed, Item, Listed, Origin, Read, Taken, Text, Words
 from ringwall.label import BOTTOM, Label, Labelled, join
-from ringwall.schema import JSON
+from ringwall.schema import JSON, dumps
 
 _NO_FIELDS: Final[Mapping[str, Label]] = MappingProxyType({})
 
@@ -93,13 +93,15 @@ class Result:
 class Values:
     """What origins are worked out from: results by call, readings by key, the label of the user's words, the item.
 
-    `not_made` are the calls that a condition kept from being made, with what it was read from.
+    `inert` makes text that was read such that nobody who is sent it can be made to follow it. `not_made` are the calls
+    that a condition keeps from being made, with what decided that.
     """
 
     results: Mapping[str, Result]
     readings: Mapping[str, Labelled[JSON]]
     words: Label
     item: Result | None = None
+    inert: Callable[[str], str] | None = None
     not_made: Mapping[str, Label] = field(default_factory=lambda: _NO_FIELDS)
 
 
@@ -119,12 +121,13 @@ def evaluate(origin: Origin, known: Values) -> Labelled[JSON]:
         case Read():
             if origin.key not in known.readings:
                 raise Unavailable("it was not read")
-            return known.readings[origin.key]
+            read = known.readings[origin.key]
+            return read if known.inert is None else Labelled(_inert(read.value, origin.schema, known.inert), read.label)
         case Item(path):
             if known.item is None:
                 raise Unavailable("there is no item to take it from", hint="say what the call is made for: `each`")
-            found = known.item.at(path)
-            return Labelled(found.value, found.label | words)
+            part = known.item.at(path)
+            return Labelled(part.value, part.label | words)
         case Listed(items):
             each = [evaluate(item, known) for item in items]
             return Labelled([item.value for item in each], join([words, *[item.label for item in each]]))
@@ -132,67 +135,10 @@ def evaluate(origin: Origin, known: Values) -> Labelled[JSON]:
             named = {name: evaluate(item, known) for name, item in members}
             labels = [item.label for item in named.values()]
             return Labelled({name: item.value for name, item in named.items()}, join([words, *labels]))
-
-
-def items_of(each: Origin, known: Values) -> list[Result]:
-    """What calls are made for: records with the labels of their fields, if those of a result are. Raises `Unavailable`.
-
-    Which of all records there are counts for nothing, as for whoever takes a field of all of them.
-    """
-    found = evaluate(each, known)
-    values = found.value if isinstance(found.value, list) else [found.value]
-    if not isinstance(each, Taken) or each.pick != "all" or each.path:
-        return [Result(value, found.label) for value in values]
-    source = known.results[each.step]
-    choice = source.choice(each) | known.words
-    fields = {name: label | choice for name, label in source.fields.items()}
-    return [Result(value, source.label | choice, fields) for value in values]
-
-
-def is_met(when: When, known: Values, *, shown: Label | None = None) -> Labelled[bool | None]:
-    """Whether a condition holds, and the label of everything that it was read from. Raises `Unavailable`.
-
-    `shown` is the label of all that an agent was shown which reads for itself: what must be read out of results it
-    alone knows (None), once there are results. None for `shown` where everything is read at the desk.
-    """
-
-    def decide(compared: Compared) -> Labelled[bool | None]:
-        sides = (compared.left, compared.right)
-        parts = [part for side in sides for part in parts_of(side)]
-        label = join([_existence(part, known) for part in parts])
-        if shown is not None and any(_is_unread(part, known) for part in parts):
-            return Labelled(None, join([label, shown, *[_seen(part, known) for part in parts]]))
-        left, right = [evaluate(side, known) for side in sides]
-        value = compare(left.value, compared.operator, right.value, same)
-        return Labelled(value, label | left.label | right.label)
-
-    return holds(when, decide)
-
-
-def _existence(part: Origin, known: Values) -> Label:
-    """What decided which records there are, where a value tells it. Raises `Unavailable` where nothing returned."""
-    match part:
-        case Taken(step, _, _, pick) if pick and step in known.results:
-            return known.results[step].order
-        case Read(steps):
-            made = [step for step in steps if step not in known.not_made]
-            if missing := [step for step in made if step not in known.results]:
-                raise Unavailable(f"{missing[0]!r} returned nothing")
-            return join([known.results[step].order for step in made])
-    return BOTTOM
-
-
-def _seen(part: Origin, known: Values) -> Label:
-    """What somebody saw who worked a value out without being asked."""
-    if not _is_unread(part, known):
-        return evaluate(part, known).label
-    return join([known.results[step].whole for step in part.steps]) if isinstance(part, Read) else BOTTOM
-
-
-def _is_unread(part: Origin, known: Values) -> bool:
-    return (isinstance(part, Read) and part.key not in known.readings) or (
-        isinstance(part, Item) and known.item is None
-    )
+        case Text(parts):
+            each = [evaluate(part, known) for part in parts]
+            text = "".join(part.value if isinstance(part.value, str) else dumps(part.value) for part in each)
+            return Labelled(text, join([words, *[part.label for part in each]]))
 
 
 def same(one: JSON, other: JSON) -> bool:
@@ -207,7 +153,7 @@ def same(one: JSON, other: JSON) -> bool:
 
 
 def fits(value: JSON, schema: Mapping[str, Any]) -> bool:
-    """Whether a value fits the schema of a reading: `type`, `enum`, `items`, `properties`, `maxLength`."""
+    """Whether a value fits the schema of a reading: `type`, `enum`, `items`, `properties`, `maxLength`, `format`."""
     if "enum" in schema and not any(same(value, each) for each in schema["enum"]):
         return False
     kind = schema.get("type")
@@ -219,7 +165,7 @@ def fits(value: JSON, schema: Mapping[str, Any]) -> bool:
             isinstance(value, Mapping) and value.keys() <= known.keys() and all(fits(value[n], known[n]) for n in value)
         )
     if kind == "string" and isinstance(value, str):
-        return len(value) <= int(schema.get("maxLength", len(value)))
+        return len(value) <= int(schema.get("maxLength", len(value))) and has_format(value, schema.get("format", ""))
     types = _TYPES.get(kind, (object,))
     return isinstance(value, types) and (bool in types or object in types or not isinstance(value, bool))
 
@@ -231,6 +177,31 @@ _TYPES: Final[Mapping[Any, tuple[type, ...]]] = {
     "boolean": (bool,),
     "null": (type(None),),
 }
+
+
+def texts_of(value: JSON) -> Iterator[str]:
+    """All texts in a value, names of fields included."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield name
+            yield from texts_of(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts_of(item)
+    elif isinstance(value, str):
+        yield value
+
+
+def _inert(value: JSON, schema: Mapping[str, Any], inert: Callable[[str], str]) -> JSON:
+    """What was read, with its texts made inert, except for those that are to be addresses."""
+    if isinstance(value, str):
+        return value if schema.get("format") in ADDRESSES else inert(value)
+    if isinstance(value, Mapping):
+        known = schema.get("properties", {})
+        return {name: _inert(item, known.get(name, {}), inert) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_inert(item, schema.get("items", {}), inert) for item in value]
+    return value
 
 
 def _label_of(value: JSON, inherited: Label, fields: Mapping[str, Label]) -> Label:

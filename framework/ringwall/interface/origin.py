@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ringwall.errors import InvalidInput
+from ringwall.interface.formats import FORMATS
 from ringwall.schema import JSON, JsonSchema, canonical
 
 
@@ -38,12 +39,18 @@ class Read:
 
     What it says must fit `schema`, and carries the labels of all that it was shown. With `fields` it is shown those
     fields of the records alone.
+
+    Two things bound what a fooled reader can say. With `quotes` it stands word for word in that value, which is taken
+    from earlier results: whoever chose it, a trusted source has said it. With `only` the texts that it is shown hold
+    nothing else of its `format`: no second account number stands beside the one that is meant.
     """
 
     steps: tuple[str, ...]
     ask: str
     schema: JsonSchema = field(default_factory=lambda: {"type": "string"})
     fields: tuple[str, ...] = ()
+    quotes: Origin | None = None
+    only: bool = False
 
     @property
     def key(self) -> str:
@@ -72,14 +79,21 @@ class Composed:
     items: tuple[tuple[str, Origin], ...]
 
 
-Origin = Words | Taken | Read | Item | Listed | Composed
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text put together of parts, each with an origin of its own."""
+
+    parts: tuple[Origin, ...]
+
+
+Origin = Words | Taken | Read | Item | Listed | Composed | Text
 """Where an argument comes from."""
 
 
 def parts_of(origin: Origin) -> Iterator[Words | Taken | Read | Item]:
-    """What a list or an object of origins consists of, at any depth; of any other, itself."""
+    """What a list, an object or a text of origins consists of, at any depth; of any other, itself."""
     match origin:
-        case Listed(items):
+        case Listed(items) | Text(items):
             for item in items:
                 yield from parts_of(item)
         case Composed(members):
@@ -101,6 +115,7 @@ def steps_of(origin: Origin) -> Iterator[str]:
             yield part.step
         elif isinstance(part, Read):
             yield from part.steps
+            yield from steps_of(part.quotes) if part.quotes is not None else ()
 
 
 def origin_to_json(origin: Origin) -> JSON:
@@ -111,9 +126,12 @@ def origin_to_json(origin: Origin) -> JSON:
         case Taken(step, path, where, pick):
             told: dict[str, JSON] = {"$from": step, "field": ".".join(path), "where": dict(where), "pick": pick}
             return {name: item for name, item in told.items() if item or name == "$from"}
-        case Read(steps, ask, schema, fields):
-            told = {"$read": list(steps), "ask": ask, "schema": schema, "fields": list(fields)}
-            return {name: item for name, item in told.items() if item or name == "$read"}
+        case Read(steps, ask, schema, fields, quotes, only):
+            told = {"$read": list(steps), "ask": ask, "schema": schema, "fields": list(fields), "only": only}
+            told |= {} if quotes is None else {"quotes": origin_to_json(quotes)}
+            return {name: item for name, item in told.items() if item or name in ("$read", "quotes")}
+        case Text(parts):
+            return {"$text": [origin_to_json(part) for part in parts]}
         case Item(path):
             return {"$item": ".".join(path)}
         case Listed(items):
@@ -134,13 +152,27 @@ def origin_from_json(value: Any) -> Origin:
             return Taken(_text(value["$from"]), path, where, _text(value.get("pick", "")))
         if "$item" in value:
             return Item(_path(value["$item"]))
+        if "$text" in value:
+            return Text(tuple(map(origin_from_json, value["$text"])))
         if "$read" in value:
-            schema = value.get("schema") or {"type": "string"}
-            steps = tuple(map(_text, value["$read"]))
-            return Read(steps, value.get("ask", ""), schema, tuple(value.get("fields", ())))
+            return _read_from_json(value)
     except (AttributeError, TypeError) as error:
         raise InvalidInput(f"an argument of the plan cannot be read: {json.dumps(value)[:200]}") from error
     return Composed(tuple((name, origin_from_json(item)) for name, item in value.items()))
+
+
+def _read_from_json(value: dict[str, Any]) -> Read:
+    schema = value.get("schema") or {"type": "string"}
+    quotes = origin_from_json(value["quotes"]) if value.get("quotes") is not None else None
+    only = value.get("only") is True
+    if quotes is not None and any(not isinstance(part, Taken) for part in parts_of(quotes)):
+        raise InvalidInput("a reading quotes what is no result", expected='`"quotes": {"$from": ...}`')
+    if only and schema.get("format") not in FORMATS:
+        raise InvalidInput(
+            "it cannot be the only one of no format", expected=f'`"format"`: {", ".join(sorted(FORMATS))}'
+        )
+    steps = tuple(map(_text, value["$read"]))
+    return Read(steps, value.get("ask", ""), schema, tuple(value.get("fields", ())), quotes, only)
 
 
 def _path(text: str) -> tuple[str, ...]:

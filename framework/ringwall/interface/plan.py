@@ -9,7 +9,9 @@ value (the planner's own, from the user's words), or an object with one of these
 
 - `{"$from": "step", "field": "id", "where": {"sender": "bo@x"}, "pick": "last"}`: a field of an earlier result;
 - `{"$read": ["step"], "ask": "the amount of the bill", "schema": {"type": "number"}, "fields": [...]}`: what a model
-  that may do nothing else reads out of earlier results;
+  that may do nothing else reads out of earlier results; with `"quotes": {"$from": "hotels"}` or `"only": true` it can
+  say less yet;
+- `{"$text": ["Dinner at ", {"$from": "place", "field": "name"}]}`: a text put together of such;
 - `{"$item": "sender"}`: a field of what the call is made for, in a call that is made for `each` of several.
 
 Beside its arguments a call may have `each`, the list of what it is made for, and `when`, what must hold for it to be
@@ -32,6 +34,7 @@ from ringwall.interface.origin import (
     Origin,
     Read,
     Taken,
+    Text,
     Words,
     origin_from_json,
     origin_to_json,
@@ -138,8 +141,8 @@ class Desk(ABC):
     async def calls(self, name: str) -> Sequence[tuple[str, Mapping[str, JSON]]]:
         """The ids and arguments of the calls that the plan has under `name`, read where they must be read.
 
-        One, or with `each` as many as there are items. Raises `NotMade` if none is to be made, because of a condition;
-        `Unavailable`, `BadReply`.
+        One, or with `each` as many as there are items. Raises `NotMade` if a condition keeps all of them from being
+        made; `Unavailable`, `BadReply`.
         """
 
     @abstractmethod
@@ -184,6 +187,6 @@ def _check_steps(origins: Iterable[Origin], earlier: set[str]) -> None:
 
 
 __all__ = [
-    "Composed", "Desk", "Item", "Listed", "Origin", "PlannedCall", "Read", "Taken", "TaskPlan", "Words",
+    "Composed", "Desk", "Item", "Listed", "Origin", "PlannedCall", "Read", "Taken", "TaskPlan", "Text", "Words",
     "origin_from_json", "origin_to_json", "readings_of",
 ]  # fmt: skip
