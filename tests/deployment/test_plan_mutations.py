@@ -144,6 +144,15 @@ async def told_without_leave(office: Office) -> bool:
     return bool(office.done)
 
 
+async def told_by_an_agent(office: Office) -> bool:
+    """The agent words what it read for somebody who may be told what the user said, and nothing else."""
+    rules = RULES.replace("allow user:ana declassify to:*", "grant to:* collection:questions")
+    plan = plan_of(LIST, step("go", "send", to=["bo@example.org"], text=read_from("list", "the rota")))
+    moves = (call("files"), call("send", to=["bo@example.org"], text="Ana on Monday"))
+    await asked(office, office.acting(plan, *moves, rules=rules), waving=True)
+    return bool(office.done)
+
+
 async def shapeless_reading(office: Office) -> bool:
     """The reader says more than it was asked for, into what the user trusts to be a number."""
     plan = plan_of(LIST, step("go", "send", to=["bo@example.org"], text=read_from("list", "how many?", "integer")))
@@ -187,7 +196,7 @@ async def words_of_its_own(office: Office) -> bool:
 ATTACKS: list[Callable[[Office], Awaitable[bool]]] = [
     outside, other_arguments, other_content, more_arguments, twice, read_for_itself, fooled_reader,
     fooled_through_a_field, fooled_list, untrusted_field, chosen_by_an_untrusted_field, chosen_by_order, late_plan,
-    told_without_leave, shapeless_reading, address_in_content, address_of_an_agents, one_more_account,
+    told_without_leave, told_by_an_agent, shapeless_reading, address_in_content, address_of_an_agents, one_more_account,
     words_of_its_own,
 ]  # fmt: skip
 
@@ -263,7 +272,7 @@ def control_causes_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def content_may_be_anything(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(origins, "_is_read", lambda origin: True)
+    patch.setattr(origins, "_binds", lambda prepared, name, origin: name in prepared.tool.control_arguments)
 
 
 def addresses_are_content(patch: pytest.MonkeyPatch) -> None:
@@ -310,7 +319,7 @@ MUTANTS: dict[Patch, set[str]] = {
     outside_is_caused_by_the_user: {"outside", "other_arguments", "more_arguments", "twice"},
     any_value_is_the_planned_one: {"other_arguments", "more_arguments"},
     calls_stay_free: {"twice"},
-    agents_may_read_unseen: {"other_content"},
+    agents_may_read_unseen: {"told_by_an_agent"},
     agents_read_for_themselves: {"read_for_itself"},
     readings_are_the_users_words: {"fooled_reader", "fooled_through_a_field"},
     fields_forget_the_call: {"fooled_through_a_field"},

@@ -19,7 +19,6 @@ from ringwall.errors import Unavailable
 from ringwall.interface.base import PreparedCall, Tool
 from ringwall.interface.branches import branches, condition, items_of
 from ringwall.interface.conditions import origins_of
-from ringwall.interface.formats import ADDRESSES
 from ringwall.interface.meaning import Result, Values, evaluate, same, texts_of
 from ringwall.interface.origin import Item, Origin, Read, Taken, Words, parts_of, readings_of, steps_of
 from ringwall.interface.plan import PlannedCall, TaskPlan
@@ -136,18 +135,17 @@ class PlanRecord:
         return [(planned, f"{planned.name}.{n}", item) for n, item in enumerate(items)]
 
     def unread(self, prepared: PreparedCall) -> list[Read]:
-        """What the desk must read before it is known whether the plan names a call: what may cause it, not content."""
+        """What the desk must read before it is known whether the plan names a call: all but free text."""
         if self.by_code:
             return []
         alike = [planned for planned in self.plan.calls if planned.tool == prepared.tool.name and not planned.open]
-        control = prepared.tool.control_arguments
-        origins = [origin for planned in alike for name, origin in planned.arguments.items() if name in control]
+        origins = [
+            origin for planned in alike for name, origin in planned.arguments.items() if _binds(prepared, name, origin)
+        ]
         origins += [planned.each for planned in alike if planned.each is not None]
         whens = [planned.when for planned in self.plan.calls if planned.tool == prepared.tool.name]
         origins += [origin for when in whens for origin in origins_of(when)]
         needed = [reading for origin in origins for reading in readings_of(origin)]
-        others = [reading for planned in alike for origin in planned.origins for reading in readings_of(origin)]
-        needed += [reading for reading in others if reading.schema.get("format") in ADDRESSES]
         known = self.values(BOTTOM)  # which there are, whatever they carry
         there = known.results.keys() | known.not_made.keys()
         return [read for read in needed if read.key not in self.readings and there >= set(steps_of(read))]
@@ -157,16 +155,14 @@ class PlanRecord:
         return "; when ".join(str(call.when) for call in self.plan.calls if call.tool == tool and call.when is not None)
 
     def meant(self, prepared: PreparedCall, words: Label) -> list[JSON]:
-        """What the plan has for the control arguments of the calls of this tool that are not made yet."""
-        control, found = prepared.tool.control_arguments, list[JSON]()
+        """What the plan has for the calls of this tool that are not made yet: all arguments but free text."""
+        found: list[JSON] = []
         for planned, key, item in self._candidates(prepared, words, lambda _: False):
-            named = {name: origin for name, origin in planned.arguments.items() if name in control}
-            if key in self.calls or not named:
-                continue
+            named = {name: origin for name, origin in planned.arguments.items() if _binds(prepared, name, origin)}
             known = self.values(words, item)
             with suppress(Unavailable):
-                values = {name: evaluate(origin, known).value for name, origin in named.items()}
-                found += [values] if condition(planned, known) is not None else []
+                if key not in self.calls and named and condition(planned, known) is not None:
+                    found.append({name: evaluate(origin, known).value for name, origin in named.items()})
         return found
 
     def _for_each(
@@ -233,27 +229,21 @@ class PlanRecord:
     ) -> dict[str, Label] | None:
         """What each argument carries and causes, if the call is the planned one; None otherwise.
 
-        An agent may write content in other words than the plan's, but then what it was shown had a hand in it. And an
-        address in what somebody is sent asks the receiver to follow it: it counts as control, and the agent has none
-        of its own to give.
+        Where the plan has free text read, an agent may have read it itself, and then what it was shown had a hand in
+        it. But an address in what somebody is sent asks the receiver to follow it: it counts as control, and the agent
+        has none of its own to give.
         """
-        given = cast("Mapping[str, JSON]", prepared.call.parsed)
-        bound = {*given, *planned.arguments} if self.by_code else prepared.tool.control_arguments
+        tool, given = prepared.tool, cast("Mapping[str, JSON]", prepared.call.parsed)
         labels: dict[str, Label] = {}
         for name in {*given, *planned.arguments}:
             origin, value = planned.arguments.get(name), given.get(name)
-            label = _origin_label(origin, value, _for(prepared.tool, name, known))
-            asks = prepared.tool.recipients and _addresses(value)
-            if label is None and (name in bound or (asks and not asks <= _said_by(origin))):
-                return None
-            if name in prepared.tool.control_arguments:
-                labels[name] = known.words if label is None else label
-            elif asks:
-                labels[name] = label or shown
-            elif label is not None or _is_read(origin):
-                labels[name] = Label((label or shown).secrecy)
-            else:
-                labels[name] = shown
+            label = _origin_label(origin, value, _for(tool, name, known))
+            asks = tool.recipients and _addresses(value)
+            if label is None:
+                if self.by_code or _binds(prepared, name, origin) or (asks and not asks <= _said_by(origin)):
+                    return None
+                label = shown
+            labels[name] = label if asks or name in tool.control_arguments else Label(label.secrecy)
         return labels
 
 
@@ -286,9 +276,11 @@ def _said_by(origin: Origin | None) -> frozenset[str]:
     return frozenset() if origin is None else _addresses([w.value for w in parts_of(origin) if isinstance(w, Words)])
 
 
-def _is_read(origin: Origin | None) -> bool:
-    """Whether something must be read for a value: by whoever makes the call, or for the items it is made for."""
-    return origin is not None and any(isinstance(part, Read | Item) for part in parts_of(origin))
+def _binds(prepared: PreparedCall, argument: str, origin: Origin | None) -> bool:
+    """Whether an argument must be what the plan means: whatever causes something, and all but free text."""
+    if origin is None or argument in prepared.tool.control_arguments:
+        return True
+    return not any(isinstance(part, Item) or (isinstance(part, Read) and part.is_free) for part in parts_of(origin))
 
 
 Says = Callable[[JSON], bool]

@@ -57,6 +57,12 @@ class Read:
         """The same for equal readings."""
         return canonical(origin_to_json(self))
 
+    @property
+    def is_free(self) -> bool:
+        """Whether it may be any text, so that whoever reads it may word it in its own way."""
+        is_text = self.schema.get("type", "string") in ("string", "array", "object")
+        return is_text and self.quotes is None and not self.schema.keys() & {"enum", "format"}
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
