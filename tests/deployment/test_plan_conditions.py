@@ -24,6 +24,9 @@ def when(left: Any, how: str, right: Any = None) -> dict[str, Any]:
     return {"when": {"left": left, "is": how, **({} if how == "empty" else {"right": right})}}
 
 
+LONG = {"when": {"left": SIZE, "is": ">", "right": 50}}
+
+
 def tell(name: str = "go", **more: Any) -> dict[str, Any]:
     """Tell Bo, under a condition."""
     return step(name, "send", to=["bo@example.org"], text="hello") | more
@@ -72,7 +75,7 @@ async def test_a_call_is_made_only_if_its_condition_holds(condition: Any, *, hol
 
 async def test_a_condition_on_a_trusted_field_is_not_asked_about_and_one_on_what_others_wrote_is() -> None:
     office = Office()
-    async with office.executing(plan_of(LIST, tell(**when(SIZE, ">", 50)))) as app:
+    async with office.executing(plan_of(LIST, tell(**LONG))) as app:
         assert (await app.ask("tell bo@example.org if the contract is long", as_=ANA)).status is RunStatus.DONE
     assert office.done == TOLD
     said = taken("list", "content", where={"name": "contract.txt"})
@@ -132,7 +135,7 @@ async def test_a_call_that_is_not_made_is_told_of_and_so_is_what_takes_from_it()
 
 
 async def test_an_explanation_tells_the_condition_of_a_call_that_was_made() -> None:
-    async with Office().executing(plan_of(LIST, tell(**when(SIZE, ">", 50)))) as app:
+    async with Office().executing(plan_of(LIST, tell(**LONG))) as app:
         result = await app.ask("tell bo@example.org if the contract is long", as_=ANA)
         explained = await app.explain(result.run, as_=ANA)
     assert any("size > 50, and that holds" in outcome.why[0] for outcome in explained.outcomes if outcome.why)
@@ -200,7 +203,7 @@ async def test_what_is_no_condition_is_no_plan_and_never_taken_for_no_condition(
 async def test_an_agent_makes_the_call_once_it_is_known_that_the_condition_holds_and_not_before() -> None:
     office = Office()
     send = call("send", to=["bo@example.org"], text="hello")
-    async with office.acting(plan_of(LIST, tell(**when(SIZE, ">", 50))), send, call("files"), send, send) as app:
+    async with office.acting(plan_of(LIST, tell(**LONG)), send, call("files"), send, send) as app:
         result = await app.ask("tell bo@example.org if the contract is long", as_=ANA)
         kinds = await kinds_of(app, result.run)
     assert office.done == TOLD
