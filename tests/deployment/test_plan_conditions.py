@@ -24,7 +24,7 @@ def when(left: Any, how: str, right: Any = None) -> dict[str, Any]:
     return {"when": {"left": left, "is": how, **({} if how == "empty" else {"right": right})}}
 
 
-LONG = {"when": {"left": SIZE, "is": ">", "right": 50}}
+LONG: dict[str, Any] = {"when": {"left": SIZE, "is": ">", "right": 50}}
 
 
 def tell(name: str = "go", **more: Any) -> dict[str, Any]:
