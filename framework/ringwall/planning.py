@@ -100,7 +100,7 @@ class MakePlan:
         reply = await collect(self._model.stream(request))
         try:
             plan = TaskPlan.from_json(json.loads(reply.text))
-        except (ValueError, InvalidInput) as error:
+        except (ValueError, InvalidInput, RecursionError) as error:
             raise BadReply(f"the planner's reply is no plan: {error}") from None
         unknown = {call.tool for call in plan.calls} - self._tools.keys()
         if unknown:

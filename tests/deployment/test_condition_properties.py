@@ -117,7 +117,7 @@ def truth(when: Any, records: Records, said: int) -> bool:
             raise NoValueError
         return bool(right in left)
     if how in ("==", "!=") and (type(left) is type(right) or left is None or right is None):
-        return (left == right) == (how == "==")
+        return bool((left == right) == (how == "=="))
     if type(left) is not type(right) or not isinstance(left, int | str):
         raise NoValueError
     return bool({"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right}[how])

@@ -81,8 +81,9 @@ class PlanRecord:
         whether the call of this id was refused, so that its place in the plan is open again; `says` whether the
         question says a value, word for word.
         """
+        now = self.values(words)
         for planned, key, item in self._candidates(prepared, words, free):
-            known = self.values(words, item)
+            known = replace(now, item=item)
             causes = None
             if planned.open:
                 causes = _summed(planned, prepared, _open_labels(prepared, words, shown, says), words)
@@ -157,9 +158,10 @@ class PlanRecord:
     def meant(self, prepared: PreparedCall, words: Label) -> list[JSON]:
         """What the plan has for the calls of this tool that are not made yet: all arguments but free text."""
         found: list[JSON] = []
+        now = self.values(words)
         for planned, key, item in self._candidates(prepared, words, lambda _: False):
             named = {name: origin for name, origin in planned.arguments.items() if _binds(prepared, name, origin)}
-            known = self.values(words, item)
+            known = replace(now, item=item)
             with suppress(Unavailable):
                 if key not in self.calls and named and condition(planned, known) is not None:
                     found.append({name: evaluate(origin, known).value for name, origin in named.items()})

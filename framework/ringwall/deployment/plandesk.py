@@ -12,7 +12,7 @@ from ringwall.deployment.origins import PlanRecord, contains_value
 from ringwall.deployment.runlog import RunLog
 from ringwall.errors import ActionDenied, BadReply, NotMade, Unavailable
 from ringwall.interface.base import ToolRunner
-from ringwall.interface.branches import condition, items_of
+from ringwall.interface.branches import items_of, met
 from ringwall.interface.conditions import origins_of
 from ringwall.interface.formats import found, is_only
 from ringwall.interface.meaning import Result, Values, fits, texts_of
@@ -73,17 +73,20 @@ class GatedDesk(Desk):
             await self._read_for(planned.each)
         for origin in origins_of(planned.when):
             await self._read_for(origin)
-        items_of(planned, record.values(words))
+        known = record.values(words)
+        items_of(planned, known)
         calls = [(key, item) for _, key, item in record.unrolled(planned, words)]
-        met = {key: condition(planned, record.values(words, item)) for key, item in calls}
-        label = join([each for each in met.values() if each is not None])
+        if planned.when is None or not calls:
+            return calls
+        decided = met(planned, known)
+        label, why = join([one.label for one in decided]), f"{planned.when} does not hold"
         self._log.saw(label)
-        kept = [key for key, each in met.items() if each is None]
-        if calls and len(kept) == len(calls):
-            raise NotMade(f"{planned.when} does not hold")
+        kept = [key for (key, _), one in zip(calls, decided, strict=True) if not one.value]
+        if len(kept) == len(calls):
+            raise NotMade(why)
         if kept:
-            self._pass_over(planned, f"{planned.when} does not hold", label, kept)
-        return [(key, item) for key, item in calls if key not in kept]
+            self._pass_over(planned, why, label, kept)
+        return [call for call, one in zip(calls, decided, strict=True) if one.value]
 
     def _pass_over(self, planned: PlannedCall, why: str, label: Label, keys: Sequence[str] = ()) -> None:
         """Write down, once, that a call is not made, or not those of these keys; `label` is what decided that."""

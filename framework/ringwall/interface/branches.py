@@ -7,9 +7,10 @@ the label of all that could have changed it. Nothing here asks or changes anythi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
-from ringwall.errors import NotMade, Unavailable
+from ringwall.errors import Unavailable
 from ringwall.interface.conditions import Compared, When, compare, holds
 from ringwall.interface.meaning import Result, Values, evaluate, same
 from ringwall.interface.origin import Origin, Read, Taken, parts_of, steps_of
@@ -48,17 +49,21 @@ def is_met(when: When, known: Values) -> Labelled[bool]:
     return holds(when, decide)
 
 
+def met(planned: PlannedCall, known: Values) -> list[Labelled[bool]]:
+    """For each item of a call with a condition, whether it holds, and what it was read from. Raises `Unavailable`."""
+    when = planned.when
+    return [is_met(when, replace(known, item=item)) for item in items_of(planned, known)] if when is not None else []
+
+
 def condition(planned: PlannedCall, known: Values) -> Label | None:
     """What the condition of a call was read from, for whichever item; None if it does not hold for this one.
 
     Raises `Unavailable` if it cannot be said.
     """
-    when = planned.when
-    if when is None:
+    if planned.when is None:
         return BOTTOM
-    label = join([is_met(when, replace(known, item=item)).label for item in items_of(planned, known)])
-    met = is_met(when, known)
-    return label | met.label if met.value else None
+    own = is_met(planned.when, known)
+    return join([own.label, *[one.label for one in met(planned, known)]]) if own.value else None
 
 
 def branches(
@@ -84,9 +89,7 @@ def branches(
 def _wanted(planned: PlannedCall, known: Values) -> float:
     """How many calls are to be made; endless if it cannot be said."""
     try:
-        items = items_of(planned, known)
-        when = planned.when
-        return sum(when is None or is_met(when, replace(known, item=item)).value for item in items)
+        return len(items_of(planned, known)) if planned.when is None else sum(one.value for one in met(planned, known))
     except Unavailable:
         return float("inf")
 
@@ -94,22 +97,22 @@ def _wanted(planned: PlannedCall, known: Values) -> float:
 def _kept(planned: PlannedCall, known: Values) -> Label | None:
     """What decided that a call is not made; None if nothing did."""
     gone = [label for origin in planned.origins for part in parts_of(origin) if (label := _gone(part, known))]
-    label, met = join(gone), True
-    try:
-        items = items_of(planned, known)
-        if planned.when is not None and items:
-            found = [is_met(planned.when, replace(known, item=item)) for item in items]
-            label, met = join([label, *[one.label for one in found]]), any(one.value for one in found)
-    except NotMade:
-        met = False
-    except Unavailable:
-        pass
-    return None if met and not gone else label
+    found: list[Labelled[bool]] = []
+    with suppress(Unavailable):
+        found = met(planned, known)
+    is_kept = gone or (found and not any(one.value for one in found))
+    return join([*gone, *[one.label for one in found]]) if is_kept else None
 
 
 def _gone(part: Origin, known: Values) -> Label | None:
     """What kept all that a value would be taken from from being made; None if something is left to take it from."""
-    steps = [part.step] if isinstance(part, Taken) else [*part.steps] if isinstance(part, Read) else []
+    steps: list[str] = []
+    match part:
+        case Taken(step):
+            steps = [step]
+        case Read(shown, quotes=quotes):
+            quoted = [] if quotes is None else [step for step in steps_of(quotes) if step in known.not_made]
+            steps = quoted or [*shown]
     if not steps or not {*steps} <= known.not_made.keys():
         return None
     return join([known.not_made[step] for step in steps])
@@ -122,4 +125,4 @@ def _existence(part: Origin, known: Values) -> Label:
     return join([known.results[step].order for step in steps_of(part) if step in known.results])
 
 
-__all__ = ["branches", "condition", "is_met", "items_of"]
+__all__ = ["branches", "condition", "is_met", "items_of", "met"]
