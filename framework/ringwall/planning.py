@@ -35,6 +35,9 @@ With "when": {"left": ..., "is": "<", "right": ...} beside them it is made only 
 written like arguments; "is" is one of == != < <= > >= contains, or empty without "right".
 {"all": [...]}, {"any": [...]} and {"not": ...} join such conditions.
 {"$read": ["name of an earlier call"], "ask": "what to find there", "schema": {"type": "string"}} has free text read.
+Say there what is wanted: a "type", an "enum", or "format": "email", "uri", "iban", "date"; with "only": true beside
+it the text must hold just one of that format, with "quotes": {"$from": "list", "pick": "all"} it must stand there.
+{"$text": ["Dinner at ", {"$from": "place", "field": "name"}]} puts a text together; prefer it to having texts read.
 "answer" is such a reading, for the user. Use these tools and no others:
 """
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ringwall import RunStatus
-from ringwall.errors import ActionDenied, BadReply, RingwallError
+from ringwall.deployment.desk import Bounds
+from ringwall.errors import ActionDenied, BadReply, InvalidInput, NotWaiting, RingwallError
 from ringwall.planning import PLAN_SCHEMA, MakePlan
 from ringwall.runs import RunResult
 from ringwall.schema import JSON
@@ -139,6 +140,7 @@ async def test_calls_for_each_of_what_was_read_are_put_before_a_human_together()
     ) as app:
         result = await app.ask("tell those who are named", as_=ANA)
         assert len(result.waiting) == 2
+        assert len({question.group for question in result.waiting}) == 1
         await app.approve(result.run, by=DEPUTY, call="go.1")
         await app.deny(result.run, by=DEPUTY, call="go.0")
         assert (await app.resume(result.run)).status is RunStatus.DONE
@@ -199,6 +201,25 @@ async def test_text_that_was_read_is_inert_in_what_somebody_is_sent_unless_an_ad
         async with office.executing(plan, read=always(link if is_asked else said), rules=rules) as app:
             assert bool((await app.ask("tell bo@example.org", as_=ANA)).waiting) == is_asked
         assert office.texts == ([] if is_asked else ["see https[:]//thief[.]example[.]org/page"])
+
+
+async def test_one_answer_is_for_exactly_the_calls_of_the_group_that_was_shown() -> None:
+    whom = read_from("mail", "whom to tell", "array", fields=[])
+    plan = plan_of(step("mail", "mails"), step("go", "send", to=[{"$item": "who"}], text="hello") | {"each": whom})
+    office, people = Office(), [{"who": "bo@example.org"}, {"who": "eve@example.org"}]
+    rules = RULES + "allow tool:* declassify to:*"
+    async with office.executing(plan, read=always(people), rules=rules) as app:
+        runs = [await app.ask("tell those who are named", as_=ANA) for _ in range(2)]
+        ((first, *_), (other, *_)) = [run.waiting for run in runs]
+        await app.approve(first.run, by=DEPUTY, call="go.1")
+        with pytest.raises(NotWaiting):  # it is another question now
+            await app.approve(first.run, by=DEPUTY, call=first.group)
+        with pytest.raises(InvalidInput, match="one question"):
+            await app.draft(other.run, by=DEPUTY, bounds=Bounds(uses=1, seconds=60))
+        await app.approve(other.run, by=DEPUTY, call=other.group)
+        assert (await app.resume(other.run)).status is RunStatus.DONE
+        assert (await app.resume(first.run)).status is RunStatus.WAITING
+    assert office.done == [("send", ["bo@example.org"]), ("send", ["eve@example.org"]), ("send", ["eve@example.org"])]
 
 
 async def test_of_several_records_none_is_taken_where_one_is_meant() -> None:

@@ -179,6 +179,12 @@ class PlanRecord:
         labels = self._labels(planned, prepared, blind, shown) or {}
         return causes._replace(choice=join([label, *labels.values()]))
 
+    def each_of(self, call: str) -> str:
+        """The planned call that this one stands for with others, one for each of several items; empty if none."""
+        key = next((key for key, made in self.calls.items() if made == call), "")
+        step = key.rpartition(".")[0]
+        return step if any(planned.name == step and planned.each for planned in self.plan.calls) else ""
+
     def values(self, words: Label, item: Result | None = None) -> Values:
         """What origins are worked out from now.
 

@@ -159,11 +159,12 @@ class Play:
     async def _answer(
         self, result: RunResult, due: collections.Counter[str], counted: collections.Counter[str]
     ) -> RunResult:
-        counted["asks"] += len({question.tool for question in result.waiting})  # like calls are put together
-        for question in result.waiting:
-            counted["asked_calls"] += 1
-            answer = self.app.approve if self._says_yes(question, due) else self.app.deny
-            await answer(question.run, by=DEPUTY, call=question.call)
+        counted["asked_calls"] += len(result.waiting)
+        for group in dict.fromkeys(question.group for question in result.waiting):
+            counted["asks"] += 1
+            alike = [question for question in result.waiting if question.group == group]
+            answer = self.app.approve if all(self._says_yes(each, due) for each in alike) else self.app.deny
+            await answer(result.run, by=DEPUTY, call=group)
         return await self.app.resume(result.run)
 
     def _says_yes(self, question: Approval, due: collections.Counter[str]) -> bool:
