@@ -17,10 +17,12 @@ from typing import Any, Final, NamedTuple, cast
 from ringwall.deployment.disarm import DISARM
 from ringwall.errors import Unavailable
 from ringwall.interface.base import PreparedCall, Tool
+from ringwall.interface.branches import branches, condition, items_of
+from ringwall.interface.conditions import origins_of
 from ringwall.interface.meaning import Result, Values, evaluate, same, texts_of
 from ringwall.interface.origin import Item, Origin, Read, Taken, Words, parts_of, readings_of, steps_of
 from ringwall.interface.plan import PlannedCall, TaskPlan
-from ringwall.label import Label, Labelled, join
+from ringwall.label import BOTTOM, Label, Labelled, join
 from ringwall.schema import JSON
 
 
@@ -38,15 +40,27 @@ class Causes(NamedTuple):
     choice: Label | None = None
     arguments: Mapping[str, Label] = MappingProxyType({})
 
+    def under(self, condition: Label) -> Causes:
+        """The same for a call that is made only if a condition holds: what that was read from is a cause of all."""
+        choice = None if self.choice is None else self.choice | condition
+        label, recipients = self.label | condition, self.recipients | condition
+        arguments = {**self.arguments, CONDITION: condition}
+        return self._replace(label=label, recipients=recipients, choice=choice, arguments=arguments)
+
+
+CONDITION: Final = "$when"
+"""Where the causes of a call tell of its condition, among its arguments."""
+
 
 class PlanRecord:
     """A plan, which call of the run stands for which of its calls, and what those returned.
 
     A plan that is executed `by_code` has every value read at the desk; otherwise an agent may have read it for itself,
-    and the value carries all that the agent had been shown.
+    and the value carries all that the agent had been shown. `passed` names the calls of which it was written down that
+    a condition keeps them from being made.
     """
 
-    __slots__ = ("_parts", "by_code", "calls", "known", "plan", "readings", "results")
+    __slots__ = ("_branches", "_parts", "by_code", "calls", "known", "passed", "plan", "readings", "results")
 
     def __init__(self, plan: TaskPlan, *, by_code: bool = False) -> None:
         self.plan, self.by_code = plan, by_code
@@ -55,6 +69,8 @@ class PlanRecord:
         self.known: dict[str, Causes] = {}
         self._parts: dict[str, list[Result]] = {}
         self.readings: dict[str, Labelled[JSON]] = {}
+        self.passed: set[str] = set()
+        self._branches = any(call.when is not None or (call.each is not None and not by_code) for call in plan.calls)
 
     def causes(
         self, prepared: PreparedCall, words: Label, shown: Label, *, free: Callable[[str], bool], says: Says
@@ -65,15 +81,26 @@ class PlanRecord:
         whether the call of this id was refused, so that its place in the plan is open again; `says` whether the
         question says a value, word for word.
         """
+        now = self.values(words)
         for planned, key, item in self._candidates(prepared, words, free):
+            known = replace(now, item=item)
+            causes = None
             if planned.open:
-                return _summed(planned, prepared, _open_labels(prepared, words, shown, says), words)
-            known = Values(self.results, self.readings, words, item)
-            labels = self._labels(planned, prepared, known, shown)
-            if labels is not None:
+                causes = _summed(planned, prepared, _open_labels(prepared, words, shown, says), words)
+            elif (labels := self._labels(planned, prepared, known, shown)) is not None:
                 causes = _summed(planned, prepared, labels, words)._replace(key=key)
-                return causes if item is None else self._for_each(causes, planned, prepared, known, shown)
+                causes = causes if item is None else self._for_each(causes, planned, prepared, known, shown)
+            label = None if causes is None else self._condition(planned, known)
+            if causes is not None and label is not None:
+                return causes if planned.when is None else causes.under(label)
         return None
+
+    def _condition(self, planned: PlannedCall, known: Values) -> Label | None:
+        """What the condition of a call was read from; None if it does not hold, or nobody can say."""
+        try:
+            return condition(planned, known)
+        except Unavailable:
+            return None
 
     def assign(self, causes: Causes, call: str) -> bool:
         """Let a call stand for the planned one; whether that is new."""
@@ -85,7 +112,7 @@ class PlanRecord:
 
     def _candidates(
         self, prepared: PreparedCall, words: Label, free: Callable[[str], bool]
-    ) -> list[tuple[PlannedCall, str, Labelled[JSON] | None]]:
+    ) -> list[tuple[PlannedCall, str, Result | None]]:
         """The planned calls that this one could be, each with its key and the item that it is made for.
 
         First its own, then those not made yet, then those that were refused. Code makes each under its own key.
@@ -98,16 +125,15 @@ class PlanRecord:
         unmade = [one for one in of_tool if one[1] not in self.calls]
         return own or unmade + [one for one in of_tool if one[1] in self.calls and free(self.calls[one[1]])]
 
-    def unrolled(self, planned: PlannedCall, words: Label) -> list[tuple[PlannedCall, str, Labelled[JSON] | None]]:
+    def unrolled(self, planned: PlannedCall, words: Label) -> list[tuple[PlannedCall, str, Result | None]]:
         """The calls that a planned one stands for: itself, or one for each item there is now."""
         if planned.each is None:
             return [(planned, planned.name, None)]
         try:
-            items = self.value(planned.each, words)
+            items = items_of(planned, self.values(words))
         except Unavailable:
             return []
-        values = items.value if isinstance(items.value, list) else [items.value]
-        return [(planned, f"{planned.name}.{n}", Labelled(item, items.label)) for n, item in enumerate(values)]
+        return [(planned, f"{planned.name}.{n}", item) for n, item in enumerate(items)]
 
     def unread(self, prepared: PreparedCall) -> list[Read]:
         """What the desk must read before it is known whether the plan names a call: all but free text."""
@@ -118,18 +144,27 @@ class PlanRecord:
             origin for planned in alike for name, origin in planned.arguments.items() if _binds(prepared, name, origin)
         ]
         origins += [planned.each for planned in alike if planned.each is not None]
+        whens = [planned.when for planned in self.plan.calls if planned.tool == prepared.tool.name]
+        origins += [origin for when in whens for origin in origins_of(when)]
         needed = [reading for origin in origins for reading in readings_of(origin)]
-        there = self.results.keys()
+        known = self.values(BOTTOM)  # which there are, whatever they carry
+        there = known.results.keys() | known.not_made.keys()
         return [read for read in needed if read.key not in self.readings and there >= set(steps_of(read))]
+
+    def conditions(self, tool: str) -> str:
+        """When the plan names a tool, as the plan itself tells it; empty if it names none of its calls so."""
+        return "; when ".join(str(call.when) for call in self.plan.calls if call.tool == tool and call.when is not None)
 
     def meant(self, prepared: PreparedCall, words: Label) -> list[JSON]:
         """What the plan has for the calls of this tool that are not made yet: all arguments but free text."""
         found: list[JSON] = []
+        now = self.values(words)
         for planned, key, item in self._candidates(prepared, words, lambda _: False):
             named = {name: origin for name, origin in planned.arguments.items() if _binds(prepared, name, origin)}
-            if key not in self.calls and named:
-                with suppress(Unavailable):
-                    found.append({name: self.value(origin, words, item).value for name, origin in named.items()})
+            known = replace(now, item=item)
+            with suppress(Unavailable):
+                if key not in self.calls and named and condition(planned, known) is not None:
+                    found.append({name: evaluate(origin, known).value for name, origin in named.items()})
         return found
 
     def _for_each(
@@ -139,8 +174,8 @@ class PlanRecord:
         assert known.item is not None
         each, label = planned.each, known.item.label
         if isinstance(each, Taken) and each.pick == "all":
-            label = self.results[each.step].choice(each) | known.words
-        blind = replace(known, item=Labelled(known.item.value, label))
+            label = known.results[each.step].choice(each) | known.words
+        blind = replace(known, item=Result(known.item.value, label))
         labels = self._labels(planned, prepared, blind, shown) or {}
         return causes._replace(choice=join([label, *labels.values()]))
 
@@ -150,15 +185,25 @@ class PlanRecord:
         step = key.rpartition(".")[0]
         return step if any(planned.name == step and planned.each for planned in self.plan.calls) else ""
 
-    def value(self, origin: Origin, words: Label, item: Labelled[JSON] | None = None) -> Labelled[JSON]:
-        """What an origin means now. Raises `Unavailable`."""
-        return evaluate(origin, Values(self.results, self.readings, words, item))
+    def values(self, words: Label, item: Result | None = None) -> Values:
+        """What origins are worked out from now.
 
-    def arguments(
-        self, planned: PlannedCall, tool: Tool, words: Label, item: Labelled[JSON] | None = None
-    ) -> dict[str, JSON]:
-        """The arguments of a planned call as things stand. Raises `Unavailable`."""
+        An agent that could choose which of the calls for several items it makes could choose what comes of them: from
+        the list of their results nothing is taken until it is complete.
+        """
         known = Values(self.results, self.readings, words, item)
+        if not self._branches:
+            return known
+        parts = {name: len(each) for name, each in self._parts.items()}
+        return branches(self.plan, self.results, parts, known, whole=not self.by_code)
+
+    def value(self, origin: Origin, words: Label, item: Result | None = None) -> Labelled[JSON]:
+        """What an origin means now. Raises `Unavailable`."""
+        return evaluate(origin, self.values(words, item))
+
+    def arguments(self, planned: PlannedCall, tool: Tool, words: Label, item: Result | None = None) -> dict[str, JSON]:
+        """The arguments of a planned call as things stand. Raises `Unavailable`."""
+        known = self.values(words, item)
         return {n: evaluate(origin, _for(tool, n, known)).value for n, origin in planned.arguments.items()}
 
     def finish(self, step: str, result: Result) -> dict[str, JSON]:
@@ -172,6 +217,8 @@ class PlanRecord:
         """Take in an event of the run, when it is picked up again."""
         if kind == "plan.read":
             self.readings[body["key"]] = Labelled(body["value"], Label.from_json(body["label"]))
+        elif kind == "plan.skipped":
+            self.passed.add(body["step"])
         elif kind == "plan.called":
             self.calls[body["key"]] = body["call"]
         elif kind == "call.finished" and body.get("step"):

@@ -10,13 +10,15 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from ringwall.deployment.origins import PlanRecord, contains_value
 from ringwall.deployment.runlog import RunLog
-from ringwall.errors import ActionDenied, BadReply, Unavailable
+from ringwall.errors import ActionDenied, BadReply, NotMade, Unavailable
 from ringwall.interface.base import ToolRunner
+from ringwall.interface.branches import items_of, met
+from ringwall.interface.conditions import origins_of
 from ringwall.interface.formats import found, is_only
-from ringwall.interface.meaning import fits, texts_of
+from ringwall.interface.meaning import Result, Values, fits, texts_of
 from ringwall.interface.origin import Origin, Read, readings_of
-from ringwall.interface.plan import Desk, TaskPlan
-from ringwall.label import Label, Labelled, join
+from ringwall.interface.plan import Desk, PlannedCall, TaskPlan
+from ringwall.label import BOTTOM, Label, Labelled, join
 from ringwall.model.base import ModelProvider, ModelRequest, Sampling
 from ringwall.model.reply import collect
 from ringwall.schema import JSON, dumps
@@ -54,12 +56,45 @@ class GatedDesk(Desk):
     async def calls(self, name: str) -> Sequence[tuple[str, Mapping[str, JSON]]]:
         record, words = self._record, self._log.question.label
         planned = record.plan.call(name)
-        for origin in planned.origins:
-            await self._read_for(origin)
+        try:
+            made = await self._made(planned)
+            for origin in planned.arguments.values():
+                await self._read_for(origin)
+            tool = next(tool for tool in self._tools.tools() if tool.name == planned.tool)
+            return [(key, record.arguments(planned, tool, words, item)) for key, item in made]
+        except NotMade as error:
+            self._pass_over(planned, error.what, record.values(words).not_made.get(name, BOTTOM))
+            raise
+
+    async def _made(self, planned: PlannedCall) -> list[tuple[str, Result | None]]:
+        """The keys and items of the calls that are to be made. Raises `NotMade` if a condition keeps all of them."""
+        record, words = self._record, self._log.question.label
         if planned.each is not None:
-            record.value(planned.each, words)
-        tool = next(tool for tool in self._tools.tools() if tool.name == planned.tool)
-        return [(key, record.arguments(planned, tool, words, item)) for _, key, item in record.unrolled(planned, words)]
+            await self._read_for(planned.each)
+        for origin in origins_of(planned.when):
+            await self._read_for(origin)
+        known = record.values(words)
+        items_of(planned, known)
+        calls = [(key, item) for _, key, item in record.unrolled(planned, words)]
+        if planned.when is None or not calls:
+            return calls
+        decided = met(planned, known)
+        label, why = join([one.label for one in decided]), f"{planned.when} does not hold"
+        self._log.saw(label)
+        kept = [key for (key, _), one in zip(calls, decided, strict=True) if not one.value]
+        if len(kept) == len(calls):
+            raise NotMade(why)
+        if kept:
+            self._pass_over(planned, why, label, kept)
+        return [call for call, one in zip(calls, decided, strict=True) if one.value]
+
+    def _pass_over(self, planned: PlannedCall, why: str, label: Label, keys: Sequence[str] = ()) -> None:
+        """Write down, once, that a call is not made, or not those of these keys; `label` is what decided that."""
+        passed = self._record.passed
+        if planned.name not in passed:
+            passed.add(planned.name)
+            body: dict[str, JSON] = {"step": planned.name, "tool": planned.tool, "why": why, "keys": [*keys]}
+            self._log.note("plan.skipped", {**body, "label": cast(JSON, label.to_json())}, label=label)
 
     async def answer(self) -> str:
         origin = self._record.plan.answer
@@ -87,13 +122,17 @@ class GatedDesk(Desk):
 
     async def _read(self, reading: Read) -> Labelled[JSON]:
         """Ask the model, which is shown these results and nothing else, has no tools, and must fit the schema."""
-        texts = [self._shown(step, reading) for step in reading.steps]
         words = self._log.question.label
+        known = self._record.values(words)
+        not_made = known.not_made
+        texts = [_shown(step, reading, known) for step in reading.steps if step not in not_made]
+        if reading.steps and not texts:
+            raise NotMade(f"{', '.join(map(repr, reading.steps))} was not made")
         quoted = None if reading.quotes is None else self._record.value(reading.quotes, words)
         messages: list[BaseMessage] = [SystemMessage(content=READER), HumanMessage(content=reading.ask)]
         messages += [HumanMessage(content=dumps(text.value)) for text in texts]
         labels = (words, words, *[text.label for text in texts])
-        label = join(labels)
+        label = join([*labels, *[not_made[step] for step in reading.steps if step in not_made]])
         value = await self._asked(messages, labels, label, reading)
         if not fits(value, reading.schema):
             raise BadReply("a reading does not fit its schema", expected=dumps(reading.schema))
@@ -123,11 +162,11 @@ class GatedDesk(Desk):
         except (ValueError, KeyError, TypeError):
             raise BadReply("a reading is not the JSON that was asked for") from None
 
-    def _shown(self, step: str, reading: Read) -> Labelled[JSON]:
-        results = self._record.results
-        if step not in results:
-            raise Unavailable(f"{step!r} returned nothing")
-        return results[step].shown(reading.fields)
+
+def _shown(step: str, reading: Read, known: Values) -> Labelled[JSON]:
+    if step not in known.results:
+        raise Unavailable(f"{step!r} returned nothing")
+    return known.results[step].shown(reading.fields)
 
 
 def _check_quote(value: JSON, source: JSON) -> None:

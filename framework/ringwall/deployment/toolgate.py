@@ -10,12 +10,12 @@ from ringwall.deployment.asking import Asking, is_endorsed, is_lifted, is_open, 
 from ringwall.deployment.base import Decision, Verdict
 from ringwall.deployment.disclosure import disclosures, note_disclosures
 from ringwall.deployment.gates import caused_by
-from ringwall.deployment.origins import PlanRecord, contains_value, result_of, says
+from ringwall.deployment.origins import CONDITION, PlanRecord, contains_value, result_of, says
 from ringwall.deployment.questions import Objection
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.errors import BadReply, Unavailable
 from ringwall.interface.base import CallContext, CallStatus, Effect, PreparedCall, Tool, ToolOutcome, ToolRunner
-from ringwall.label import Label, join
+from ringwall.label import Label, Source, join
 from ringwall.principal import ACL, Principal
 from ringwall.schema import JSON, dumps
 
@@ -90,6 +90,8 @@ class GatedTools(ToolRunner):
         What must be read to know is read at the desk, so that an agent does what the plan means, not what it read.
         """
         why = "the plan made from the user's words does not name this call"
+        if conditions := record.conditions(prepared.tool.name):
+            why += f"; it names {prepared.tool.name} when {conditions}"
         for reading in record.unread(prepared):
             try:
                 await self._log.read(reading)
@@ -234,6 +236,7 @@ class GatedTools(ToolRunner):
     ) -> ToolOutcome:
         if not is_open(prepared, label, state, objections):
             influences = {name: self._argument_label(prepared, name).influence for name in prepared.arguments}
+            influences |= self._condition_influence(prepared)
             shown = self._result_label(prepared.tool, label)
             await self._asking.ask(prepared, context, label, decision, influences, objections, shown)
         return _waiting(prepared.tool)
@@ -246,6 +249,12 @@ class GatedTools(ToolRunner):
         if self._in_question(name, prepared.arguments[name], prepared.tool.control_arguments):
             return self._log.question.label
         return self._shown(prepared)
+
+    def _condition_influence(self, prepared: PreparedCall) -> dict[str, frozenset[Source]]:
+        """What decided that the call is made at all, if its plan has a condition."""
+        causes = None if self._log.planned is None else self._log.planned.known.get(prepared.call.id)
+        found = None if causes is None else causes.arguments.get(CONDITION)
+        return {} if found is None else {CONDITION: found.influence}
 
     async def _in_doubt(self, prepared: PreparedCall, reason: str) -> ToolOutcome:
         call = prepared.call

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, cast
 
-from ringwall.errors import Unavailable
+from ringwall.errors import NotMade, Unavailable
 from ringwall.interface.formats import ADDRESSES, has_format
 from ringwall.interface.origin import Composed, Item, Listed, Origin, Read, Taken, Text, Words
 from ringwall.label import BOTTOM, Label, Labelled, join
@@ -54,6 +54,15 @@ class Result:
         value = _projected(self.value, frozenset(fields)) if fields else self.value
         return Labelled(value, _label_of(value, self.label, self.fields))
 
+    @property
+    def order(self) -> Label:
+        """What decided which records there are, and in which order."""
+        return self._field("*") if isinstance(self.value, list) else BOTTOM
+
+    def at(self, path: Sequence[str]) -> Labelled[JSON]:
+        """The field at that path. Raises `Unavailable`."""
+        return self._at(self.value, path)
+
     def _chosen(self, origin: Taken) -> tuple[JSON, Label]:
         """The record or, for `all`, the records; and the label of what they were chosen by."""
         records = [record for record in cast("list[JSON]", self.value) if _equals(record, origin.where)]
@@ -84,14 +93,16 @@ class Result:
 class Values:
     """What origins are worked out from: results by call, readings by key, the label of the user's words, the item.
 
-    `inert` makes text that was read such that nobody who is sent it can be made to follow it.
+    `inert` makes text that was read such that nobody who is sent it can be made to follow it. `not_made` are the calls
+    that a condition keeps from being made, with what decided that.
     """
 
     results: Mapping[str, Result]
     readings: Mapping[str, Labelled[JSON]]
     words: Label
-    item: Labelled[JSON] | None = None
+    item: Result | None = None
     inert: Callable[[str], str] | None = None
+    not_made: Mapping[str, Label] = field(default_factory=lambda: _NO_FIELDS)
 
 
 def evaluate(origin: Origin, known: Values) -> Labelled[JSON]:
@@ -100,6 +111,8 @@ def evaluate(origin: Origin, known: Values) -> Labelled[JSON]:
     match origin:
         case Words(value):
             return Labelled(value, words)
+        case Taken(step) if step in known.not_made:
+            raise NotMade(f"{step!r} was not made")
         case Taken(step):
             if step not in known.results:
                 raise Unavailable(f"{step!r} returned nothing")
@@ -113,10 +126,8 @@ def evaluate(origin: Origin, known: Values) -> Labelled[JSON]:
         case Item(path):
             if known.item is None:
                 raise Unavailable("there is no item to take it from", hint="say what the call is made for: `each`")
-            value = known.item.value
-            for name in path:
-                value = _member(value, name)
-            return Labelled(value, known.item.label | words)
+            part = known.item.at(path)
+            return Labelled(part.value, part.label | words)
         case Listed(items):
             each = [evaluate(item, known) for item in items]
             return Labelled([item.value for item in each], join([words, *[item.label for item in each]]))

@@ -13,6 +13,9 @@ value (the planner's own, from the user's words), or an object with one of these
   say less yet;
 - `{"$text": ["Dinner at ", {"$from": "place", "field": "name"}]}`: a text put together of such;
 - `{"$item": "sender"}`: a field of what the call is made for, in a call that is made for `each` of several.
+
+Beside its arguments a call may have `each`, the list of what it is made for, and `when`, what must hold for it to be
+made (see `ringwall.interface.conditions`).
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ringwall.errors import InvalidInput
+from ringwall.interface.conditions import When, origins_of, when_from_json, when_to_json
 from ringwall.interface.origin import (
     Composed,
     Item,
@@ -34,6 +38,7 @@ from ringwall.interface.origin import (
     Words,
     origin_from_json,
     origin_to_json,
+    parts_of,
     readings_of,
     steps_of,
 )
@@ -44,8 +49,9 @@ from ringwall.schema import JSON
 class PlannedCall:
     """A call that the user's words ask for, made once.
 
-    With `each` it is made once for each item of that list, and returns all their results as one list. An `open` one
-    names the tool alone: it may be called with any arguments, any number of times.
+    With `each` it is made once for each item of that list, and returns all their results as one list. With `when` it
+    is made only if that holds, for this item if it is made for several. An `open` one names the tool alone: it may be
+    called with any arguments, any number of times.
     """
 
     name: str
@@ -53,6 +59,7 @@ class PlannedCall:
     arguments: Mapping[str, Origin] = field(default_factory=dict)
     open: bool = False
     each: Origin | None = None
+    when: When | None = None
 
     @property
     def origins(self) -> Iterator[Origin]:
@@ -60,13 +67,15 @@ class PlannedCall:
         yield from self.arguments.values()
         if self.each is not None:
             yield self.each
+        yield from origins_of(self.when)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
     """What a run may do. `answer` is what is told at the end; None tells what was done.
 
-    Raises `InvalidInput` when two calls have one name, or an origin names no earlier call.
+    Raises `InvalidInput` when two calls have one name, an origin names no earlier call, or a condition looks at an item
+    of a call that is made for none.
     """
 
     calls: tuple[PlannedCall, ...]
@@ -78,6 +87,8 @@ class TaskPlan:
             if call.name in earlier:
                 raise InvalidInput(f"two calls of the plan are named {call.name!r}")
             _check_steps(call.origins, earlier)
+            if call.each is None and any(_is_item(origin) for origin in origins_of(call.when)):
+                raise InvalidInput(f"call {call.name!r} of the plan has a condition on an item, and no `each`")
             earlier.add(call.name)
         if self.answer is not None:
             _check_steps((self.answer,), earlier)
@@ -130,7 +141,8 @@ class Desk(ABC):
     async def calls(self, name: str) -> Sequence[tuple[str, Mapping[str, JSON]]]:
         """The ids and arguments of the calls that the plan has under `name`, read where they must be read.
 
-        One, or with `each` as many as there are items. Raises `Unavailable`, `BadReply`.
+        One, or with `each` as many as there are items. Raises `NotMade` if a condition keeps all of them from being
+        made; `Unavailable`, `BadReply`.
         """
 
     @abstractmethod
@@ -142,19 +154,30 @@ def _call_to_json(call: PlannedCall) -> JSON:
     arguments: dict[str, JSON] = {name: origin_to_json(origin) for name, origin in call.arguments.items()}
     told: dict[str, JSON] = {"name": call.name, "tool": call.tool, "arguments": arguments}
     told |= {} if call.each is None else {"each": origin_to_json(call.each)}
+    told |= {} if call.when is None else {"when": when_to_json(call.when)}
     return told | ({"open": True} if call.open else {})
 
 
 def _call_from_json(value: Any, place: int) -> PlannedCall:
     if not isinstance(value, dict) or not isinstance(value.get("tool"), str):
         raise InvalidInput(f"call {place} of the plan names no tool", expected='`{"tool": ..., "arguments": {...}}`')
+    if unknown := value.keys() - {*_OF_A_CALL}:  # it might be a condition by another name
+        raise InvalidInput(f"call {place} of the plan has {', '.join(sorted(unknown))}", expected=", ".join(_OF_A_CALL))
     arguments = value.get("arguments", {})
     if not isinstance(arguments, dict):
         raise InvalidInput(f"the arguments of call {place} of the plan are no object")
     origins = {name: origin_from_json(argument) for name, argument in arguments.items()}
     each = origin_from_json(value["each"]) if value.get("each") is not None else None
+    when = when_from_json(value["when"]) if value.get("when") is not None else None
     name, is_open = str(value.get("name", place)), value.get("open") is True
-    return PlannedCall(name, value["tool"], origins, open=is_open, each=each)
+    return PlannedCall(name, value["tool"], origins, open=is_open, each=each, when=when)
+
+
+_OF_A_CALL: Final = ("name", "tool", "arguments", "each", "when", "open")
+
+
+def _is_item(origin: Origin) -> bool:
+    return any(isinstance(part, Item) for part in parts_of(origin))
 
 
 def _check_steps(origins: Iterable[Origin], earlier: set[str]) -> None:
