@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringwall import App, Pipeline, Rules, ScriptedModel
+from ringwall import ACL, App, Label, Pipeline, Rules, ScriptedModel, tool
 from ringwall.errors import FlowDenied
 from ringwall.model import Location, ModelRequest
 from ringwall.planning import PLAN_SCHEMA, ExecutePlan, MakePlan
+from ringwall_guards import Pseudonyms
 from tests.deployment.office import ANA, RULES, Office, plan_of, read_from, step
 
 SEND = plan_of(
@@ -55,3 +56,58 @@ def test_a_recipient_is_told_only_by_leave_or_if_it_holds_what_it_takes(leave: s
     with office.executing(SEND, read=lambda ask, text: "the rota", rules=rules) as app:
         app.ask_sync("send bo@example.org all files", as_=ANA)
     assert bool(office.done) == bool(leave & {"declassify", "deputy"})  # deputies hold the questions, too
+
+
+PSEUDONYMS = """
+allow user:* ask app:app
+allow user:* call tool:*
+allow tool:* call tool:send
+grant user:* collection:questions
+grant tool:* collection:questions
+grant to:* collection:questions
+grant model:* collection:questions
+member model:* role:boss
+member to:* role:staff
+member model:* role:staff
+member user:* role:boss
+member user:* role:staff
+"""
+
+
+async def test_what_a_pseudonym_stands_for_comes_back_in_no_reading_that_was_not_given_it() -> None:
+    sent: list[str] = []
+
+    @tool(effect="read", label=Label.of(ACL(("role:boss",)), "tool:letters"))
+    async def letters() -> str:
+        "Letters."
+        return "write to mole@example.org"
+
+    @tool(effect="read", label=Label.of(ACL(("role:staff",)), "tool:notices"))
+    async def notices() -> str:
+        "Notices."
+        return "write to desk@example.org"
+
+    @tool(recipients=("to",), control=(), label=Label())
+    async def send(to: str, text: str) -> str:
+        "Send."
+        sent.append(text)
+        return "sent"
+
+    plan = plan_of(
+        step("boss", "letters"),
+        step("staff", "notices"),
+        step("one", "send", to="bo", text=read_from("boss", "all of it")),
+        step("two", "send", to="bo", text=read_from("staff", "all of it")),
+    )
+
+    def guess(request: ModelRequest) -> str:
+        return json.dumps(plan) if request.schema == PLAN_SCHEMA else json.dumps({"value": "[EMAIL_2] [EMAIL_3]"})
+
+    model = ScriptedModel(guess, location=Location.REMOTE)
+    steps = Pipeline(partial(MakePlan, by_code=True), ExecutePlan)
+    app = App(
+        policy=Rules(PSEUDONYMS), model=model, tools=[letters, notices, send], pipeline=steps, guards=[Pseudonyms()]
+    )
+    async with app:
+        await app.ask("send bo the notices", as_=ANA)
+    assert sent == ["[EMAIL_2] desk@example.org"]  # letters are not for bo, and neither is what stands in them
