@@ -28,7 +28,7 @@ class Wish:
 
 
 class Step(NamedTuple):
-    """A call of a plan, with a text that is taken or read from the results of earlier ones, or that the user said."""
+    """A call of a plan; its text is `taken` or `read` from the results of earlier ones, or `said` by the user."""
 
     tool: str
     how: str = "said"
@@ -62,10 +62,11 @@ def _text(step: Step, earlier: tuple[Step, ...]) -> Any:
     names = list(dict.fromkeys(f"s{place % len(earlier)}" for place in step.of)) if earlier else []
     if step.how == "said" or not names:
         return "the wine"
-    if step.how == "read":
-        return {"$read": names, "ask": "all of it", "schema": {"type": "string"}}
     is_find = earlier[int(names[0][1:])].tool == "find"
-    return {"$from": names[0], **({"field": "owner", "pick": "last"} if is_find else {})}
+    if step.how == "taken":
+        return {"$from": names[0], **({"field": "owner", "pick": "last"} if is_find else {})}
+    reading = {"$read": names, "ask": "all of it", "schema": {"type": "string"}}
+    return {**reading, "$read": names[:1], "fields": ["owner"]} if step.how == "read owner" and is_find else reading
 
 
 @dataclass

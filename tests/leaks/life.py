@@ -149,7 +149,7 @@ class Life:
 
     async def write(self, name: str, tenant: str, readers: frozenset[str], dress: Dress = "") -> None:
         """A document with new words; it stays as it was if the embedder may not receive them."""
-        word = self.witness.new("doc", readers, tenant, source=f"doc:{name}.md")
+        word = self.witness.new("doc", readers, tenant, source=f"doc:{tenant}::{name}.md")
         self.embedder.tenant = tenant
         acl = ACL.of(*readers, tenant=tenant)
         text = f"the wine is {dressed(word, dress)}"

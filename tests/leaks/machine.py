@@ -41,8 +41,8 @@ WISHES: Final = st.builds(
 )
 STEPS: Final = st.builds(
     Step,
-    st.sampled_from([*TOOLS, "find", "find"]),
-    st.sampled_from(["said", "read", "taken"]),
+    st.sampled_from([*TOOLS, "find"]),
+    st.sampled_from(["said", "read", "read owner", "taken"]),
     st.lists(st.integers(0, 2), min_size=1, max_size=2).map(tuple),
 )
 PLANS: Final = st.builds(PlanWish, st.lists(STEPS, min_size=1, max_size=4).map(tuple), STEPS)

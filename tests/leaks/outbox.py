@@ -44,15 +44,17 @@ class Outbox:
 
         @tool(effect="read", label=nothing)
         async def peek(text: str) -> str:
-            return self._found("peek", text, self.peeked)
+            (found,) = self._found("peek", text, self.peeked)
+            return found
 
         @tool(effect="read")
         async def look(text: str) -> str:
-            return self._found("look", text, frozenset((DOING.get().who.id,)))
+            (found,) = self._found("look", text, frozenset((DOING.get().who.id,)))
+            return found
 
         @tool(effect="read", label=nothing, fields={"owner": nothing})
         async def find(text: str) -> str:
-            owner, rest = self._found("find", text, STAFF), self._found("find", text, self.peeked)
+            owner, rest = self._found("find", text, STAFF, self.peeked)
             return json.dumps([{"owner": owner, "text": rest}])
 
         self._peek, self._find = peek, find
@@ -71,13 +73,14 @@ class Outbox:
         self._may_fail(f"done {arguments}")
         return "done"
 
-    def _found(self, name: str, text: str, readers: frozenset[str]) -> str:
+    def _found(self, name: str, text: str, *readers: frozenset[str]) -> list[str]:
         doing = DOING.get()
-        self._receives(doing, name, Principal(f"tool:{name}", doing.who.tenant), {"text": text})
-        word = self._witness.new("found", readers, doing.who.tenant, source=f"tool:{name}")
-        self._witness.comes_to_know(doing.run, doing.who, [word])
-        self._may_fail(f"{word} {text}")
-        return dressed(word, self.dress)
+        tenant = doing.who.tenant
+        self._receives(doing, name, Principal(f"tool:{name}", tenant), {"text": text})
+        words = [self._witness.new("found", each, tenant, source=f"tool:{name}") for each in readers]
+        self._witness.comes_to_know(doing.run, doing.who, words)
+        self._may_fail(f"{words} {text}")
+        return [dressed(word, self.dress) for word in words]
 
     def _receives(self, doing: Doing, name: str, receiver: Principal, arguments: Arguments) -> None:
         lifted = partial(self._yeses.lets, doing, name, arguments, receiver)

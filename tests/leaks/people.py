@@ -13,7 +13,7 @@ from ringwall.deployment.runlog import event_body
 from ringwall.errors import RingwallError
 from tests.leaks.doing import Run
 from tests.leaks.life import Life
-from tests.leaks.town import HOUR, PEOPLE
+from tests.leaks.town import HOUR, PEOPLE, TENANTS, TOOLS
 from tests.leaks.world import QUESTIONS
 from tests.leaks.yeses import Asked, Stand
 
@@ -36,6 +36,14 @@ LIMITS: Final[dict[str, tuple[Callable[[str], Limit], Callable[[str], Callable[[
 """How far the text of a call that is let stand may be another: as its author says it, and as it is meant."""
 
 
+SOURCES: Final = frozenset((
+    *(who.id for who in PEOPLE),
+    *(f"tool:{name}" for name in TOOLS),
+    *(f"doc:{tenant}::{name}.md" for tenant in TENANTS for name in "ab"),
+))  # fmt: skip
+"""Whatever could have shaped a call."""
+
+
 @dataclass(frozen=True)
 class Far:
     """How far a yes is to reach; `widely` is for whatever sources there are."""
@@ -48,9 +56,8 @@ class Far:
     this_run: bool = False
 
     def bounds(self, text: str) -> Bounds:
-        everything = {"tool:peek", "tool:look", "tool:find", "doc:a.md", "doc:b.md", *(who.id for who in PEOPLE)}
         limits = {"text": LIMITS[self.limit][0](text)}
-        sources = frozenset(everything) if self.widely else None
+        sources = SOURCES if self.widely else None
         return Bounds(self.uses, self.hours * HOUR, limits, sources, self.who, self.this_run)
 
 

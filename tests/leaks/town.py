@@ -18,7 +18,7 @@ ANA, BEN, ZOE, YAN = (
 PEOPLE: Final = (ANA, BEN, ZOE, YAN)
 TENANTS: Final = ("acme", "zeta")
 CLUBS: Final = ("collection:red", "role:staff", "role:boss")
-TOOLS: Final = ("post", "mail", "book", "peek", "look")
+TOOLS: Final = ("post", "mail", "book", "peek", "look", "find")
 RECEIVERS: Final = tuple(
     Principal(name, tenant)
     for tenant in TENANTS
