@@ -21,7 +21,7 @@ from ringwall.personalization.memory import InMemoryMemories, InMemoryProfiles
 from ringwall.principal import ACL
 from ringwall.runs import Runs
 from ringwall_audit import AesSealer
-from tests.leaks.life import CLUBS, TENANTS
+from tests.leaks.town import CLUBS, TENANTS
 
 Off = Callable[[], AbstractContextManager[object]]
 
