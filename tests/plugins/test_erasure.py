@@ -356,12 +356,12 @@ async def test_rules_that_stand_are_no_runs_that_grow_old(scene: Scene) -> None:
 
 
 def test_the_command_line_erases_retains_and_explains(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file, keys = tmp_path / "all.db", tmp_path / "keys.db"
+    keys = tmp_path / "keys.db"
 
     async def lived() -> Scene:
-        scene = Scene(tmp_path, f"sqlite:///{file}")
+        scene = Scene(tmp_path, database)
         await scene.live()
         await scene.app.close()
         return scene
@@ -374,14 +374,14 @@ def test_the_command_line_erases_retains_and_explains(
         return int(left.value.code or 0), told.out + told.err
 
     scene = asyncio.run(lived())
-    explain = ("explain", file, "difference-engine-asks", "--as", ANA.id, "--tenant", "acme")
+    explain = ("explain", database, "difference-engine-asks", "--as", ANA.id, "--tenant", "acme")
     assert "--keys" in typed(*explain)[1]
     assert "what of difference-engine?" in typed(*explain, "--keys", keys)[1]
-    stores = ("--tenant", "acme", "--profiles", file, "--memories", file)
-    assert "3 runs erased, 1 of them open" in typed("erase", ANA.id, file, "--keys", keys, *stores)[1]
+    stores = ("--tenant", "acme", "--profiles", database, "--memories", database)
+    assert "3 runs erased, 1 of them open" in typed("erase", ANA.id, database, "--keys", keys, *stores)[1]
     assert typed(*explain, "--keys", keys)[0] != 0
-    assert "3 runs erased" in typed("retain", file, "--keys", keys, "--days", 1)[1]
-    assert typed("verify", file)[0] == 0
-    assert typed("retain", file, "--keys", tmp_path / "none.db", "--days", 1)[0] != 0
+    assert "3 runs erased" in typed("retain", database, "--keys", keys, "--days", 1)[1]
+    assert typed("verify", database)[0] == 0
+    assert typed("retain", database, "--keys", tmp_path / "none.db", "--days", 1)[0] != 0
     assert not (tmp_path / "none.db").exists()
     assert b"lovelace" not in scene.raw()
