@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from pydantic_core import to_json
 from rich.console import Console
@@ -21,7 +23,7 @@ from ringwall.deployment.base import Policy
 from ringwall.deployment.checkpoints import Checkpoint, Verifier, checkpoint, read_checkpoints, stored_checkpoints
 from ringwall.deployment.checkpoints import verify as verify_evidence
 from ringwall.deployment.erasure import Erasure, Forget, erase, retain
-from ringwall.deployment.explain import Explanation, Outcome, Seen, explain
+from ringwall.deployment.explain import Explanation, Guarded, Outcome, Seen, explain
 from ringwall.deployment.export import Export, ExportedJournal
 from ringwall.deployment.journal import Event, Journal, check_run
 from ringwall.deployment.reading import readable_events
@@ -233,6 +235,8 @@ def _tree(explanation: Explanation) -> Tree:
         seen = root.add(plain("what it was shown, and whom it was shown to", "bold"))
         for each in explanation.seen:
             _add_seen(seen, each)
+    if explanation.guarded:
+        _add_guarded(root.add(plain("what guards did", "bold")), explanation.guarded)
     for outcome in explanation.outcomes:
         _add_outcome(root, outcome)
     if explanation.erased:
@@ -254,6 +258,41 @@ def _add_outcome(tree: Tree, outcome: Outcome) -> None:
         branch.add(plain(why))
     branch.add(plain(f"could have been shaped by: {', '.join(outcome.sources) or 'nobody'}", "dim"))
     branch.add(plain(f"rests on: {', '.join(outcome.rests_on) or 'the question alone'}", "dim"))
+
+
+_AT: Final = {
+    "question": "the question",
+    "prompt": "what {} was sent",
+    "reply": "what {} replied",
+    "arguments": "the arguments for {}",
+    "result": "what {} returned",
+    "answer": "the answer to {}",
+}
+_DID: Final = {
+    "passed": "let {} pass",
+    "rewrote": "rewrote {}",
+    "refused": "refused {}",
+    "failed": "failed on {}, of which nothing passed",
+}
+
+
+def _add_guarded(tree: Tree, guarded: Sequence[Guarded]) -> None:
+    for each in guarded:
+        if each.mattered:
+            tree.add(plain(f"{each.guard} {_done(each)}")).add(plain(_counted(each), "dim"))
+    quiet = Counter((each.guard, each.at) for each in guarded if not each.mattered)
+    if quiet:
+        told = ", ".join(f"{guard} at {at}" + (f" ({n} times)" if n > 1 else "") for (guard, at), n in quiet.items())
+        tree.add(plain(f"nothing found: {told}", "dim"))
+
+
+def _done(guarded: Guarded) -> str:
+    what = _AT.get(guarded.at, guarded.at).format(guarded.receiver)
+    return _DID.get(guarded.did, guarded.did + " {}").format(what)
+
+
+def _counted(guarded: Guarded) -> str:
+    return "found " + (", ".join(f"{count} {kind}" for kind, count in guarded.found.items()) or "nothing that it names")
 
 
 def plain(text: str, style: str = "") -> Text:

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from ringwall import ACL, cli
+from ringwall_guards import MaxLength, Secrets
 from ringwall_sql import SqlJournal
 from tests.plugins.tampering import rewrite
 from tests.scenes import ANA, RULES, app_with
@@ -172,6 +173,17 @@ def test_a_form_that_is_none_is_refused_by_name(audit: Audit) -> None:
     status, _, err = audit("export", "journal.db", "--format", "xml")
     assert status == 2
     assert "xml" in err
+
+
+def test_the_tree_says_what_guards_did_and_never_with_what(audit: Audit) -> None:
+    guards = [Secrets(), MaxLength(2000)]
+    with app_with(["Noted."], journal=SqlJournal("journal.db"), guards=guards) as app:
+        app.run_sync(app.ask("my key is AKIAIOSFODNN7EXAMPLE", as_=ANA, run="r2"))
+    said = audit("explain", "journal.db", "r2", "--as", "user:ana", "--role", "guest")[1]
+    assert "secrets rewrote the question" in said
+    assert "found 1 aws_access_key" in said
+    assert "nothing found: secrets at prompt, secrets at answer, length at answer" in said
+    assert "AKIA" not in said
 
 
 # A journal in PostgreSQL

@@ -18,6 +18,7 @@ from ringwall.interface.base import PreparedCall, Tool
 from ringwall.interface.meaning import Result, Values, evaluate, same
 from ringwall.interface.plan import Composed, Item, Listed, Origin, PlannedCall, Read, Taken, TaskPlan
 from ringwall.label import Label, Labelled, join
+from ringwall.principal import ACL, Principal
 from ringwall.schema import JSON, dumps
 
 
@@ -228,6 +229,12 @@ def says(value: JSON, contains: Callable[[str], bool]) -> bool:
 
 
 _LONG_NUMBER: Final = 4
+
+
+def result_label(tool: Tool, asker: Principal, call: Label) -> Label:
+    """What a whole result carries: what the call carried, and what the tool says of itself."""
+    own = Label.of(ACL((asker.own_grant,)), f"tool:{tool.name}")
+    return call | (own if tool.label is None else tool.label)
 
 
 def result_of(tool: Tool, text: str, call: Label, rest: Label) -> Result:
