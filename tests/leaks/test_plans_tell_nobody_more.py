@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringwall import App, Pipeline, Rules, ScriptedModel
+from ringwall import ACL, App, Label, Pipeline, Rules, ScriptedModel, tool
 from ringwall.errors import FlowDenied
 from ringwall.model import Location, ModelRequest
 from ringwall.planning import PLAN_SCHEMA, ExecutePlan, MakePlan
+from ringwall_guards import Pseudonyms
 from tests.deployment.office import ANA, READERS, RULES, Office, call, plan_of, read_from, step, taken
 
 SEND = plan_of(
@@ -103,3 +104,58 @@ async def test_that_a_call_is_not_made_is_told_to_nobody_who_may_not_know_what_d
     assert office.done == []
     assert ["role:deputy", "user:ana"] in json.loads(skipped.label)["secrecy"]
     assert result.label.secrecy >= {READERS}
+
+
+PSEUDONYMS = """
+allow user:* ask app:app
+allow user:* call tool:*
+allow tool:* call tool:send
+grant user:* collection:questions
+grant tool:* collection:questions
+grant to:* collection:questions
+grant model:* collection:questions
+member model:* role:boss
+member to:* role:staff
+member model:* role:staff
+member user:* role:boss
+member user:* role:staff
+"""
+
+
+async def test_what_a_pseudonym_stands_for_comes_back_in_no_reading_that_was_not_given_it() -> None:
+    sent: list[str] = []
+
+    @tool(effect="read", label=Label.of(ACL(("role:boss",)), "tool:letters"))
+    async def letters() -> str:
+        "Letters."
+        return "write to mole@example.org"
+
+    @tool(effect="read", label=Label.of(ACL(("role:staff",)), "tool:notices"))
+    async def notices() -> str:
+        "Notices."
+        return "write to desk@example.org"
+
+    @tool(recipients=("to",), control=(), label=Label())
+    async def send(to: str, text: str) -> str:
+        "Send."
+        sent.append(text)
+        return "sent"
+
+    plan = plan_of(
+        step("boss", "letters"),
+        step("staff", "notices"),
+        step("one", "send", to="bo", text=read_from("boss", "all of it")),
+        step("two", "send", to="bo", text=read_from("staff", "all of it")),
+    )
+
+    def guess(request: ModelRequest) -> str:
+        return json.dumps(plan) if request.schema == PLAN_SCHEMA else json.dumps({"value": "[EMAIL_2] [EMAIL_3]"})
+
+    model = ScriptedModel(guess, location=Location.REMOTE)
+    steps = Pipeline(partial(MakePlan, by_code=True), ExecutePlan)
+    app = App(
+        policy=Rules(PSEUDONYMS), model=model, tools=[letters, notices, send], pipeline=steps, guards=[Pseudonyms()]
+    )
+    async with app:
+        await app.ask("send bo the notices", as_=ANA)
+    assert sent == ["[EMAIL_2] desk@example.org"]  # letters are not for bo, and neither is what stands in them

@@ -57,10 +57,32 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Guarded:
+    """What one guard did where something passed: `at` is the crossing, `receiver` who was to get it.
+
+    `did` is `passed`, `rewrote`, `refused` or `failed`; `found` is how often it found which kind of thing, never what.
+    """
+
+    guard: str
+    did: str
+    at: str
+    receiver: str
+    found: Mapping[str, int]
+    texts: int
+    seq: int
+
+    @property
+    def mattered(self) -> bool:
+        """Whether it found something, or did."""
+        return bool(self.found) or self.did != "passed"
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """What one reader may know of why a run did what it did.
 
-    `withheld` events are not told, and `erased` ones can be told to nobody any more.
+    `withheld` events are not told, and `erased` ones can be told to nobody any more. `guarded` is in the order in which
+    things passed, and of each in the order of the guards.
     """
 
     run: str
@@ -70,6 +92,7 @@ class Explanation:
     outcomes: tuple[Outcome, ...]
     withheld: int
     erased: int = 0
+    guarded: tuple[Guarded, ...] = ()
 
 
 def explain(events: Sequence[Event]) -> Explanation:
@@ -106,6 +129,7 @@ class _Telling:
         self._ends: list[Outcome] = []
         self._skipped: list[Outcome] = []
         self._whens: dict[str, str] = {}
+        self._guarded: list[Guarded] = []
         self._proposed: dict[tuple[str, str], Event] = {}
         self._answer, self._cited = _answer(told)
         self._planned = [body for event, body in told if event.kind == "plan.fixed"]
@@ -115,7 +139,8 @@ class _Telling:
             self._read(event, body)
         outcomes = sorted((*self._calls.values(), *self._skipped, *self._ends), key=lambda outcome: outcome.seq)
         asked, why = self._question()
-        return Explanation(run, asked, why, tuple(self._seen.values()), tuple(outcomes), withheld, erased)
+        seen, guarded = tuple(self._seen.values()), tuple(self._guarded)
+        return Explanation(run, asked, why, seen, tuple(outcomes), withheld, erased, guarded)
 
     def _question(self) -> tuple[str, str]:
         if not self._first:
@@ -142,6 +167,8 @@ class _Telling:
                 self._see("P", "profile", f"profile of {owner}", "its own", event)
             case "model.replied":
                 self._replied(event, body)
+            case "guard.ran":
+                self._guarded += _guarded(event, body)
             case "flow.allowed" | "flow.denied":
                 self._flowed(event, body["receiver"])
             case "flow.declassified":
@@ -255,6 +282,14 @@ class _Telling:
         return f"for {' or '.join(readers)}: {holds}"
 
 
+def _guarded(event: Event, body: Mapping[str, Any]) -> list[Guarded]:
+    at, receiver = str(body["at"]), str(body["receiver"])
+    return [
+        Guarded(each["guard"], each["did"], at, receiver, each["found"], each["texts"], event.seq)
+        for each in body["guards"]
+    ]
+
+
 def _readers(told: _Told) -> tuple[dict[str, Label], dict[str, Label]]:
     """The labels of passages and memories, as the turn tells them."""
     passages: dict[str, Label] = {}
@@ -284,4 +319,4 @@ def _sources(label: Label) -> tuple[str, ...]:
     return tuple(sorted(label.influence))
 
 
-__all__ = ["Explanation", "Outcome", "Seen", "explain"]
+__all__ = ["Explanation", "Guarded", "Outcome", "Seen", "explain"]

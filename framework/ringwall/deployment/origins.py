@@ -23,6 +23,7 @@ from ringwall.interface.meaning import Result, Values, evaluate, same, texts_of
 from ringwall.interface.origin import Item, Origin, Read, Taken, Words, parts_of, readings_of, steps_of
 from ringwall.interface.plan import PlannedCall, TaskPlan
 from ringwall.label import BOTTOM, Label, Labelled, join
+from ringwall.principal import ACL, Principal
 from ringwall.schema import JSON
 
 
@@ -314,6 +315,12 @@ _LONG_NUMBER: Final = 4
 def contains_value(text: str, value: str) -> bool:
     """Whether `value` stands in `text` word for word: not as a part of a longer word or number."""
     return bool(value) and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
+
+
+def result_label(tool: Tool, asker: Principal, call: Label) -> Label:
+    """What a whole result carries: what the call carried, and what the tool says of itself."""
+    own = Label.of(ACL((asker.own_grant,)), f"tool:{tool.name}")
+    return call | (own if tool.label is None else tool.label)
 
 
 def result_of(tool: Tool, text: str, call: Label, rest: Label) -> Result:

@@ -144,6 +144,10 @@ class RunLog:
             self.floor = self.floor | label
         self._drafts.append(Draft(kind, dumps(body), self._label_text(), time.time()))
 
+    def note_apart(self, kind: str, body: Mapping[str, JSON], label: Label) -> None:
+        """Write down what reveals more than the run has seen so far; the floor stays where it is."""
+        self._drafts.append(Draft(kind, dumps(body), dumps((self.floor | label).to_json()), time.time()))
+
     def note_call(self, phase: str, body: Mapping[str, JSON], *, apart: Label | None = None) -> CallState:
         """Write down what became of a call, and return how it stands now.
 
@@ -153,7 +157,7 @@ class RunLog:
         if apart is None:
             self.note(kind, body)
         else:
-            self._drafts.append(Draft(kind, dumps(body), dumps((self.floor | apart).to_json()), time.time()))
+            self.note_apart(kind, body, apart)
         self.calls[str(body["call"])] = state = _next_state(state, kind, self.clock(), body)
         return state
 

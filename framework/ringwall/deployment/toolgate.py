@@ -10,13 +10,13 @@ from ringwall.deployment.asking import Asking, is_endorsed, is_lifted, is_open, 
 from ringwall.deployment.base import Decision, Verdict
 from ringwall.deployment.disclosure import disclosures, note_disclosures
 from ringwall.deployment.gates import caused_by
-from ringwall.deployment.origins import CONDITION, PlanRecord, contains_value, result_of, says
+from ringwall.deployment.origins import CONDITION, PlanRecord, contains_value, result_label, result_of, says
 from ringwall.deployment.questions import Objection
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.errors import BadReply, Unavailable
 from ringwall.interface.base import CallContext, CallStatus, Effect, PreparedCall, Tool, ToolOutcome, ToolRunner
 from ringwall.label import Label, Source, join
-from ringwall.principal import ACL, Principal
+from ringwall.principal import Principal
 from ringwall.schema import JSON, dumps
 
 
@@ -190,21 +190,19 @@ class GatedTools(ToolRunner):
             return await self._in_doubt(prepared, outcome.text)
         if outcome.status is CallStatus.DONE and (tool.fields or self._log.planned is not None):
             return await self._finish_by_fields(prepared, outcome, label)
-        return await self._finish(prepared, ToolOutcome(outcome.status, outcome.text, self._result_label(tool, label)))
+        return await self._finish(
+            prepared, ToolOutcome(outcome.status, outcome.text, result_label(tool, self._log.principal, label))
+        )
 
     async def _finish_by_fields(self, prepared: PreparedCall, outcome: ToolOutcome, label: Label) -> ToolOutcome:
         """Label a result by its fields; one of the plan's is kept for it."""
         record, kept = self._log.planned, None
         causes = None if record is None else record.known.get(prepared.call.id)
         choice = label if causes is None or causes.choice is None else causes.choice
-        result = result_of(prepared.tool, outcome.text, choice, self._result_label(prepared.tool, label))
+        result = result_of(prepared.tool, outcome.text, choice, result_label(prepared.tool, self._log.principal, label))
         if record is not None and causes is not None and causes.step:
             kept = record.finish(causes.step, result)
         return await self._finish(prepared, ToolOutcome(outcome.status, outcome.text, result.whole), kept)
-
-    def _result_label(self, tool: Tool, label: Label) -> Label:
-        own = Label.of(ACL((self._log.principal.own_grant,)), f"tool:{tool.name}")
-        return label | (own if tool.label is None else tool.label)
 
     async def _finish(
         self, prepared: PreparedCall, outcome: ToolOutcome, kept: Mapping[str, JSON] | None = None
@@ -237,7 +235,7 @@ class GatedTools(ToolRunner):
         if not is_open(prepared, label, state, objections):
             influences = {name: self._argument_label(prepared, name).influence for name in prepared.arguments}
             influences |= self._condition_influence(prepared)
-            shown = self._result_label(prepared.tool, label)
+            shown = result_label(prepared.tool, self._log.principal, label)
             await self._asking.ask(prepared, context, label, decision, influences, objections, shown)
         return _waiting(prepared.tool)
 

@@ -106,7 +106,7 @@ class Play:
         self.part: Part | None = None
         self.tools = {tool.name: tool for tool in tools_of(suite, self.stage)}
         acting = [tool for tool in self.tools.values() if tool.effect is not Effect.READ or tool.recipients]
-        self.effects = {tool.name: tool.control_arguments for tool in acting}
+        self.effects = {tool.name: frozenset(tool.decisive) for tool in acting}
         self.app = App(
             policy=Rules(_rules(setting.rules, list(self.tools.values()))),
             model=self.model,
@@ -178,7 +178,7 @@ class Play:
 
     def _key(self, tool: str, arguments: dict[str, Any]) -> str:
         """What makes one call another: the tool, and the arguments that decide who or what is affected."""
-        decisive = self.tools[tool].control_arguments
+        decisive = self.tools[tool].decisive
         return json.dumps([tool, {name: arguments.get(name) for name in sorted(decisive)}], sort_keys=True)
 
 
