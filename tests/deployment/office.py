@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from ringwall import ACL, App, Label, Pipeline, Principal, Rules, ScriptedModel, Tool, call, tool
+from ringwall.deployment.guard import Guard
 from ringwall.deployment.journal import InMemoryJournal, Journal
 from ringwall.model import ModelRequest
 from ringwall.model.scripted import Line
@@ -100,6 +101,7 @@ class Office:
         steps: Sequence[Any],
         rules: str = RULES,
         journal: Journal | None = None,
+        guards: Sequence[Guard] = (),
     ) -> App:
         def reply(request: ModelRequest) -> Line:
             self.requests.append(request)
@@ -111,6 +113,7 @@ class Office:
             tools=self.tools,
             pipeline=Pipeline(*steps),
             journal=journal or InMemoryJournal(),
+            guards=guards,
             name="office",
         )
 

@@ -10,6 +10,7 @@ import pytest
 
 from ringwall import RunStatus
 from ringwall.deployment.desk import Bounds
+from ringwall.deployment.guard import Crossing, Guard, Passing, Ruling
 from ringwall.errors import ActionDenied, BadReply, InvalidInput, NotWaiting, RingwallError
 from ringwall.planning import PLAN_SCHEMA, MakePlan
 from ringwall.runs import RunResult
@@ -220,6 +221,28 @@ async def test_one_answer_is_for_exactly_the_calls_of_the_group_that_was_shown()
         assert (await app.resume(other.run)).status is RunStatus.DONE
         assert (await app.resume(first.run)).status is RunStatus.WAITING
     assert office.done == [("send", ["bo@example.org"]), ("send", ["eve@example.org"]), ("send", ["eve@example.org"])]
+
+
+async def test_what_guards_leave_of_planned_arguments_is_done_and_what_they_suspect_is_asked_about() -> None:
+    class Phones(Guard):
+        name, crossings = "phones", frozenset((Crossing.ARGUMENTS,))
+
+        async def inspect(self, passing: Passing) -> Ruling:
+            return Ruling(passing.text.replace("555-0100", "[phone]"), suspect="urgent" in passing.text)
+
+    rules = RULES + "ask guard:* call tool:send\nallow guard:* declassify to:*\n"
+    for said, texts in (("call 555-0100", ["call [phone]"]), ("urgent: call", [])):
+        for by_code in (True, False):
+            office, moves = Office(), (call("files", name="rota"), call("send", to=["bo@example.org"], text=said))
+            app = (
+                office.executing(SEND_THE_ROTA, read=always(said), rules=rules, guards=[Phones()])
+                if by_code
+                else office.acting(SEND_THE_ROTA, *moves, rules=rules, guards=[Phones()])
+            )
+            async with app:
+                result = await app.ask("send bo@example.org the rota", as_=ANA)
+            assert office.texts == texts
+            assert bool(result.waiting) == (not texts)
 
 
 async def test_of_several_records_none_is_taken_where_one_is_meant() -> None:

@@ -136,6 +136,7 @@ class GuardedArguments(ToolRunner):
         finally:
             passage.close()
         self._log.proposals[call.tool, arguments] = label | passage.suspects
+        self._log.guarded[call.id] = (call.arguments, passage.suspects)
         if arguments != call.arguments:
             try:
                 prepared = self.prepare(replace(call, arguments=arguments))

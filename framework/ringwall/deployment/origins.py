@@ -48,6 +48,11 @@ class Causes(NamedTuple):
         arguments = {**self.arguments, CONDITION: condition}
         return self._replace(label=label, recipients=recipients, choice=choice, arguments=arguments)
 
+    def suspected(self, by: Label) -> Causes:
+        """The same for a call whose arguments a guard suspects: it could have had a hand in all of them."""
+        arguments = {name: label | by for name, label in self.arguments.items()}
+        return self._replace(label=self.label | by, recipients=self.recipients | by, arguments=arguments)
+
 
 CONDITION: Final = "$when"
 """Where the causes of a call tell of its condition, among its arguments."""

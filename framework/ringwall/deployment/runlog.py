@@ -69,6 +69,7 @@ class RunLog:
 
     `proposals` holds, by tool and arguments, what each call that a model asked for could have been made from: the
     floor at that moment. A call asked for before anything was read stays the user's own, whatever is read later.
+    `guarded` holds, by call, the arguments before guards rewrote them, and what these suspect.
     `planned` holds the run's plan, once there is one, and `read` has something read that it says must be read.
 
     Events collect here until `flush`; what must not be lost is flushed before what depends on it happens.
@@ -77,7 +78,7 @@ class RunLog:
 
     __slots__ = (
         "_cut_off", "_drafts", "_head", "_journal", "_labels", "_watch", "before_flush", "calls", "clock", "floor",
-        "intent", "planned", "policy", "principal", "proposals", "question", "read", "run",
+        "guarded", "intent", "planned", "policy", "principal", "proposals", "question", "read", "run",
         "standing",
     )  # fmt: skip
 
@@ -97,6 +98,7 @@ class RunLog:
         self.floor = question.label
         self.calls: dict[str, CallState] = {}
         self.proposals: dict[tuple[str, str], Label] = {}
+        self.guarded: dict[str, tuple[str, Label]] = {}
         self.planned: PlanRecord | None = None
         self.read: Callable[[Read], Awaitable[None]] = _nobody_reads
         self.before_flush: Callable[[], None] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import cast
 
@@ -15,7 +16,7 @@ from ringwall.deployment.questions import Objection
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.errors import BadReply, Unavailable
 from ringwall.interface.base import CallContext, CallStatus, Effect, PreparedCall, Tool, ToolOutcome, ToolRunner
-from ringwall.label import Label, Source, join
+from ringwall.label import BOTTOM, Label, Source, join
 from ringwall.principal import Principal
 from ringwall.schema import JSON, dumps
 
@@ -103,9 +104,13 @@ class GatedTools(ToolRunner):
         return f"{why}; it has: {dumps(meant)}" if meant else why
 
     def _is_planned(self, prepared: PreparedCall, record: PlanRecord) -> bool:
-        """Whether the plan names the call."""
+        """Whether the plan names the call, as it was before guards rewrote its arguments."""
         words, shown = self._log.question.label, self._shown(prepared)
-        causes = record.causes(prepared, words, shown, free=self._is_free, says=self._says)
+        arguments, suspects = self._log.guarded.get(prepared.call.id, (prepared.call.arguments, BOTTOM))
+        asked = replace(prepared, call=replace(prepared.call, arguments=arguments))
+        causes = record.causes(asked, words, shown, free=self._is_free, says=self._says)
+        if causes is not None and suspects != BOTTOM:
+            causes = causes.suspected(suspects)
         if causes is not None and record.assign(causes, prepared.call.id):
             self._log.note("plan.called", {"key": causes.key, "call": prepared.call.id})
         return causes is not None
