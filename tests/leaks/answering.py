@@ -11,24 +11,27 @@ from ringwall import Principal
 from ringwall.deployment.journal import RunStatus
 from tests.leaks.changing import Changing
 from tests.leaks.doing import Run, Wish
-from tests.leaks.machine import APPS, MOVES, SOMEBODY
+from tests.leaks.machine import APPS, SELDOM, SOMEBODY
 from tests.leaks.people import LIMITS, Far, How
-from tests.leaks.town import CLUBS, PEOPLE, Rights
+from tests.leaks.town import CLUBS, HOUR, PEOPLE, Rights
 from tests.leaks.world import QUESTIONS
 
 EVERY_LIST: Final = frozenset((*CLUBS, QUESTIONS, "user:*"))
 LIFTS: Final = st.sampled_from([EVERY_LIST, EVERY_LIST, EVERY_LIST - {"role:boss"}, frozenset[str]()])
-RIGHTS: Final = st.builds(Rights, LIFTS, st.booleans(), st.booleans())
+MOSTLY: Final = st.sampled_from([True, True, True, False])
+RIGHTS: Final = st.builds(Rights, LIFTS, MOSTLY, st.booleans())
 HOWS: Final = st.sampled_from(["approve", "declassify", "deny", "happened"])
 FARS: Final = st.builds(
     Far,
     st.sampled_from(sorted(LIMITS)),
-    st.sampled_from([None, "role:staff", "user:ana", "user:ben"]),
+    st.sampled_from([None, "role:staff", "public", "user:ana", "user:ben"]),
     st.integers(1, 2),
     st.sampled_from([1, 24]),
-    st.booleans(),
-    st.booleans(),
+    MOSTLY,
+    SELDOM,
 )
+WAITS: Final = st.sampled_from([0.0, 1900.0, 4000.0])
+CLUBS_THEN: Final = st.sampled_from([frozenset[str](), frozenset(("role:staff",)), frozenset(CLUBS)])
 
 
 def another(who: Principal) -> Principal:
@@ -68,38 +71,52 @@ class Answering(Changing):
         waiting = {record.run for record in await self.life.apps[0].journal.runs(RunStatus.WAITING)}
         return [run for run in self.life.runs if run.id in waiting]
 
-    @rule(app=APPS, who=SOMEBODY, far=FARS, moves=MOVES, named=st.booleans())
+    @rule(app=APPS, who=SOMEBODY, far=FARS, then=CLUBS_THEN, rights=RIGHTS, hours=st.sampled_from([0, 0, 2, 30]))
     def let_stand_what_is_asked_and_have_it_used(
-        self,
-        app: int,
-        who: Principal,
-        far: Far,
-        moves: tuple[str, ...],
-        named: bool,  # noqa: FBT001
+        self, app: int, who: Principal, far: Far, then: frozenset[str], rights: Rights, hours: int
     ) -> None:
-        self.happens(self._let_stand_and_use(app, who, far, Wish((*moves, "book")), named=named))
+        self.happens(self._let_stand(app, who, far, rights))
+        self.life.clock.now += hours * HOUR
+        self.life.give({who: then})
+        self.happens(self._use_what_stands(app, who))
 
-    async def _let_stand_and_use(self, app: int, who: Principal, far: Far, wish: Wish, *, named: bool) -> None:
-        other = another(who)
-        self.life.let(other, Rights(EVERY_LIST, stands=True))
-        run = await self.life.ask(app, who, wish, named=named)
+    async def _let_stand(self, app: int, who: Principal, far: Far, rights: Rights) -> None:
+        life, other = self.life, another(who)
+        life.let(other, rights)
+        life.give({who: frozenset(CLUBS), other: frozenset(CLUBS)})
+        await life.write("a", who.tenant, frozenset(("role:boss",)))
+        run = await life.ask(app, who, Wish(("book",)), named=False)
         await self.people.let_stand(app, run, other, far)
-        for each in who, other, other:
-            await self.life.ask(1 - app, each, wish, named=False)
-            await self.life.look(app, each, self.life.runs[-1:])
 
-    @rule(app=APPS, who=SOMEBODY, wait=st.sampled_from([0.0, 1900.0, 4000.0]), tool=st.sampled_from(["mail", "book"]))
-    def ask_for_what_is_to_be_declassified(self, app: int, who: Principal, wait: float, tool: str) -> None:
-        self.happens(self._declassify(app, who, wait, tool))
+    async def _use_what_stands(self, app: int, who: Principal) -> None:
+        for each in who, who, another(who):
+            await self.life.ask(1 - app, each, Wish(("book",)), named=False)
+        await self.life.look(app, who, self.life.runs[-3:])
 
-    async def _declassify(self, app: int, who: Principal, wait: float, tool: str) -> None:
-        other = another(who)
-        run = await self.life.ask(app, who, Wish((tool,)), named=True)
+    @rule(app=APPS, who=SOMEBODY, far=FARS, by=SOMEBODY, rights=RIGHTS)
+    def let_stand_and_take_it_back(self, app: int, who: Principal, far: Far, by: Principal, rights: Rights) -> None:
+        self.happens(self._let_stand(app, who, far, rights))
+        self.happens(self.people.revoke(app, by, -1))
+        self.happens(self._use_what_stands(app, who))
+
+    @rule(app=APPS, who=SOMEBODY, tool=st.sampled_from(["mail", "book"]), rights=RIGHTS, wait=WAITS)
+    def ask_for_what_is_to_be_declassified(
+        self, app: int, who: Principal, tool: str, rights: Rights, wait: float
+    ) -> None:
+        self.happens(self._declassify(app, who, tool, rights, wait))
+
+    async def _declassify(self, app: int, who: Principal, tool: str, rights: Rights, wait: float) -> None:
+        life, other = self.life, another(who)
+        receiver = Principal("to:bo" if tool == "mail" else "tool:book", who.tenant)
+        life.give({who: frozenset(CLUBS), other: frozenset(CLUBS), receiver: frozenset()})
+        life.let(other, rights)
+        await life.write("a", who.tenant, frozenset(("role:boss",)))
+        run = await life.ask(app, who, Wish((tool,)), named=True)
         for _ in range(2):
             await self.people.answer(app, run, other, "declassify")
             await self.people.answer(app, run, other, "approve")
-            self.life.clock.now += wait
-            await self.life.resume(1 - app, run)
+            life.clock.now += wait
+            await life.resume(1 - app, run)
 
     @rule(app=APPS, by=SOMEBODY, which=st.integers(0, 3))
     def take_back_what_stands(self, app: int, by: Principal, which: int) -> None:

@@ -39,12 +39,9 @@ WISHES: Final = st.builds(
     st.booleans(),
     st.sampled_from([False, False, False, True]),
 )
-STEPS: Final = st.builds(
-    Step,
-    st.sampled_from([*TOOLS, "find"]),
-    st.sampled_from(["said", "read", "read owner", "taken"]),
-    st.lists(st.integers(0, 2), min_size=1, max_size=2).map(tuple),
-)
+HOWS: Final = st.sampled_from(["said", "read", "read owner", "taken"])
+OF: Final = st.lists(st.integers(0, 2), min_size=1, max_size=2).map(tuple)
+STEPS: Final = st.builds(Step, st.sampled_from([*TOOLS, "find"]), HOWS, OF)
 PLANS: Final = st.builds(PlanWish, st.lists(STEPS, min_size=1, max_size=4).map(tuple), STEPS)
 CHANGES: Final = st.none() | st.tuples(st.sampled_from([*[None] * 8, *PEOPLE, *RECEIVERS]), SOME_CLUBS)
 Change = tuple[Principal | None, frozenset[str]] | None
@@ -165,6 +162,20 @@ class Asking(Happening):
     def ask_for_a_plan(self, who: Principal, wish: PlanWish, named: bool, streams: bool, dress: Any) -> None:  # noqa: FBT001
         self.life.outbox.dress = dress
         self.happens(self.life.ask(1, who, wish, named=named, streams=streams))
+
+    @rule(who=SOMEBODY, dress=DRESSES | st.just("mail"), how=HOWS | st.just("read owner"), of=st.just((1,)) | OF)
+    def plan_to_tell_what_several_tools_found(self, who: Principal, dress: Any, how: str, of: tuple[int, ...]) -> None:
+        """To one who may read a part of it."""
+        self.life.outbox.dress, self.life.outbox.peeked = dress, frozenset(("role:boss",))
+        far, bo = Principal("model:far", who.tenant), Principal("to:bo", who.tenant)
+        self.life.give({who: frozenset(CLUBS), far: frozenset(CLUBS), bo: frozenset(("role:staff",))})
+        steps = (Step("peek"), Step("find"), Step("post", "read", (0,)), Step("mail", how, of))
+        self.happens(self.life.ask(1, who, PlanWish(steps, Step("", "said")), named=False))
+
+    @rule(app=APPS, who=st.tuples(SOMEBODY, SOMEBODY), moves=st.sampled_from([("post",) * 6, ("look", "post", "peek")]))
+    def spend(self, app: int, who: tuple[Principal, Principal], moves: tuple[str, ...]) -> None:
+        for each in who:
+            self.happens(self.life.ask(app, each, Wish(moves), named=False))
 
     @precondition(lambda self: self.life.runs)
     @rule(app=APPS, ago=st.integers(0, 3), streams=st.booleans())

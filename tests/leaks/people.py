@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 from ringwall import App, Principal
@@ -12,6 +13,7 @@ from ringwall.deployment.limits import Limit
 from ringwall.deployment.runlog import event_body
 from ringwall.errors import RingwallError
 from tests.leaks.doing import Run
+from tests.leaks.hijacked import GUESSED
 from tests.leaks.life import Life
 from tests.leaks.town import HOUR, PEOPLE, TENANTS, TOOLS
 from tests.leaks.world import QUESTIONS
@@ -24,14 +26,14 @@ def _first(text: str) -> str:
 
 How = Literal["approve", "deny", "happened", "did not happen", "declassify"]
 
-LIMITS: Final[dict[str, tuple[Callable[[str], Limit], Callable[[str], Callable[[str], bool]]]]] = {
-    "as it was": (lambda text: Limit("=", text), lambda text: lambda other: other == text),
-    "this or nothing": (lambda text: Limit("in", [text, ""]), lambda text: lambda other: other in (text, "")),
-    "anything": (lambda text: Limit("any"), lambda text: lambda other: True),
-    "what begins so": (
-        lambda text: Limit("like", f"{_first(text)}*"),
-        lambda text: lambda o: o.startswith(_first(text)),
-    ),
+_NOTHING: Final = ["", " ".join(GUESSED)]
+"""What a model says that was told nothing."""
+
+LIMITS: Final[dict[str, tuple[Callable[[str], Limit], Callable[[str, str], bool]]]] = {
+    "as it was": (lambda text: Limit("=", text), lambda text, other: other == text),
+    "this or nothing": (lambda text: Limit("in", [text, *_NOTHING]), lambda text, other: other in (text, *_NOTHING)),
+    "anything": (lambda text: Limit("any"), lambda text, other: True),
+    "what begins so": (lambda text: Limit("like", f"{_first(text)}*"), lambda text, o: o.startswith(_first(text))),
 }
 """How far the text of a call that is let stand may be another: as its author says it, and as it is meant."""
 
@@ -95,7 +97,7 @@ class People:
             (id_,) = (each.id for each in await app.desk.rules.all() if each.rule == rule and each.run == run.id)
             until = self._life.clock() + far.hours * HOUR
             who, within = far.who or run.who.id, run.id if far.this_run else ""
-            admits = LIMITS[far.limit][1](text)
+            admits = partial(LIMITS[far.limit][1], text)
             meant = Stand(by, "book", who, within, admits, rule.sources, far.uses, until)
             self._life.yeses.let_stand(id_, meant, asked)
 

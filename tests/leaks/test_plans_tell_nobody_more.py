@@ -158,4 +158,4 @@ async def test_what_a_pseudonym_stands_for_comes_back_in_no_reading_that_was_not
     )
     async with app:
         await app.ask("send bo the notices", as_=ANA)
-    assert sent == ["[EMAIL_2] desk@example.org"]  # letters are not for bo, and neither is what stands in them
+    assert sent == ["[EMAIL_2] desk@example[.]org"]  # letters are not for bo, and neither is what stands in them

@@ -8,6 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.leaks.gates_off import OFF
 from tests.leaks.machines import Machine, MachineOnSqlite
+from tests.leaks.more_gates_off import MORE_OFF
 
 STEPS = 50
 CHANNELS = {
@@ -33,7 +34,7 @@ def test_whatever_happens_nobody_is_told_what_it_may_not_read(machine: type[Mach
         assert CHANNELS - {channel for channel, count in machine.told.items() if count} == set()
 
 
-@pytest.mark.parametrize("gate", OFF)
+@pytest.mark.parametrize("gate", [*OFF, *MORE_OFF])
 def test_a_gate_that_is_switched_off_is_noticed(gate: str) -> None:
     search = settings(
         max_examples=200,
@@ -45,5 +46,5 @@ def test_a_gate_that_is_switched_off_is_noticed(gate: str) -> None:
         database=None,
         derandomize=True,
     )
-    with OFF[gate](), pytest.raises(AssertionError, match="was told"):
+    with (OFF | MORE_OFF)[gate](), pytest.raises(AssertionError, match="was told"):
         run_state_machine_as_test(Machine, settings=search)

@@ -139,7 +139,7 @@ def dressed(word: str, dress: Dress) -> str:
 
 def holdings(who: Principal, held: Iterable[str]) -> frozenset[str]:
     """All that somebody holds by holding this."""
-    mine = frozenset((who.id, *held))
+    mine = frozenset((who.id, "public", *held))
     return mine | {INCLUDED[club] for club in mine & INCLUDED.keys()}
 
 

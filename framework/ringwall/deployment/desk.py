@@ -197,6 +197,9 @@ class ApprovalDesk:
     ) -> tuple[RunLog, list[tuple[Asked, tuple[int, ...]]]]:
         """The open questions that are meant, each with what the answer of `by` counts for."""
         log = await self._log(run)
+        # Looked at last: who resumes the run after that writes to it, and the answer is refused.
+        if (await self._journal.record(run)).status is not RunStatus.WAITING:
+            raise NotWaiting(f"run {run!r} does not wait", hint="see `app.waiting(as_=...)`")
         waiting = waiting_calls(log)
         await self._expire(log, calls)
         chosen = [asked for asked in waiting if not calls or {asked.state.call.id, asked.group} & set(calls)]

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, cast
 
 from ringwall.deployment.base import Policy
-from ringwall.deployment.journal import Draft, Event, Head, Journal, RunStatus, Worker
+from ringwall.deployment.journal import Draft, Event, Head, Journal, RunRecord, RunStatus, Worker
 from ringwall.deployment.origins import PlanRecord
 from ringwall.deployment.questions import NEVER, Objection, Question, is_settled, next_question
 from ringwall.deployment.standing import StandingRules
@@ -137,6 +137,10 @@ class RunLog:
             elif log.planned is not None:
                 log.planned.read(event.kind, event_body(event))
         return log
+
+    def has_all_of(self, record: RunRecord) -> bool:
+        """Whether nothing was written to the run, as this record tells of it, that is not known here."""
+        return self._head == Head(record.length, record.head)
 
     def note(self, kind: str, body: Mapping[str, JSON], *, label: Label | None = None) -> None:
         """Write down what happened. Its label is the floor, or more: an event reveals what the run has seen."""
