@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ringwall.deployment import origins
+from ringwall.deployment import branching, origins
 from ringwall.interface import branches
 from ringwall.label import BOTTOM, Label
 from tests.deployment.office import RULES, Office, call, plan_of, read_from, step, taken
@@ -139,7 +139,7 @@ def conditions_do_not_choose_recipients(patch: pytest.MonkeyPatch) -> None:
 
 
 def conditions_always_hold(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(origins, "condition", lambda planned, known: BOTTOM)
+    patch.setattr(branching.Branching, "condition", lambda self, planned, known: BOTTOM)
 
 
 def existence_leaves_no_trace(patch: pytest.MonkeyPatch) -> None:
@@ -153,12 +153,12 @@ def what_is_not_made_leaves_no_trace(patch: pytest.MonkeyPatch) -> None:
         known = old(*given, **more)
         return replace(known, not_made=dict.fromkeys(known.not_made, BOTTOM))
 
-    patch.setattr(origins, "branches", forgetful)
+    patch.setattr(branching, "branches", forgetful)
 
 
 def any_part_is_the_whole_list(patch: pytest.MonkeyPatch) -> None:
     old = branches.branches
-    patch.setattr(origins, "branches", lambda *given, whole: old(*given, whole=False))
+    patch.setattr(branching, "branches", lambda *given, whole: old(*given, whole=False))
 
 
 MUTANTS: dict[Patch, set[str]] = {

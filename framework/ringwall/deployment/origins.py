@@ -14,10 +14,11 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, cast
 
+from ringwall.deployment.branching import Branching
 from ringwall.deployment.disarm import DISARM
 from ringwall.errors import Unavailable
 from ringwall.interface.base import PreparedCall, Tool
-from ringwall.interface.branches import branches, condition, items_of
+from ringwall.interface.branches import items_of
 from ringwall.interface.conditions import origins_of
 from ringwall.interface.meaning import Result, Values, evaluate, same, texts_of
 from ringwall.interface.origin import Item, Origin, Read, Taken, Words, parts_of, readings_of, steps_of
@@ -66,7 +67,7 @@ class PlanRecord:
     a condition keeps them from being made.
     """
 
-    __slots__ = ("_branches", "_parts", "by_code", "calls", "known", "passed", "plan", "readings", "results")
+    __slots__ = ("_branching", "_parts", "by_code", "calls", "known", "passed", "plan", "readings", "results")
 
     def __init__(self, plan: TaskPlan, *, by_code: bool = False) -> None:
         self.plan, self.by_code = plan, by_code
@@ -76,7 +77,7 @@ class PlanRecord:
         self._parts: dict[str, list[Result]] = {}
         self.readings: dict[str, Labelled[JSON]] = {}
         self.passed: set[str] = set()
-        self._branches = any(call.when is not None or (call.each is not None and not by_code) for call in plan.calls)
+        self._branching = Branching(plan, whole=not by_code)
 
     def causes(
         self, prepared: PreparedCall, words: Label, shown: Label, *, free: Callable[[str], bool], says: Says
@@ -96,17 +97,10 @@ class PlanRecord:
             elif (labels := self._labels(planned, prepared, known, shown)) is not None:
                 causes = _summed(planned, prepared, labels, words)._replace(key=key)
                 causes = causes if item is None else self._for_each(causes, planned, prepared, known, shown)
-            label = None if causes is None else self._condition(planned, known)
+            label = None if causes is None else self._branching.condition(planned, known)
             if causes is not None and label is not None:
                 return causes if planned.when is None else causes.under(label)
         return None
-
-    def _condition(self, planned: PlannedCall, known: Values) -> Label | None:
-        """What the condition of a call was read from; None if it does not hold, or nobody can say."""
-        try:
-            return condition(planned, known)
-        except Unavailable:
-            return None
 
     def assign(self, causes: Causes, call: str) -> bool:
         """Let a call stand for the planned one; whether that is new."""
@@ -169,7 +163,7 @@ class PlanRecord:
             named = {name: origin for name, origin in planned.arguments.items() if _binds(prepared, name, origin)}
             known = replace(now, item=item)
             with suppress(Unavailable):
-                if key not in self.calls and named and condition(planned, known) is not None:
+                if key not in self.calls and named and self._branching.condition(planned, known) is not None:
                     found.append({name: evaluate(origin, known).value for name, origin in named.items()})
         return found
 
@@ -198,10 +192,7 @@ class PlanRecord:
         the list of their results nothing is taken until it is complete.
         """
         known = Values(self.results, self.readings, words, item)
-        if not self._branches:
-            return known
-        parts = {name: len(each) for name, each in self._parts.items()}
-        return branches(self.plan, self.results, parts, known, whole=not self.by_code)
+        return self._branching.values(known, self._parts)
 
     def value(self, origin: Origin, words: Label, item: Result | None = None) -> Labelled[JSON]:
         """What an origin means now. Raises `Unavailable`."""

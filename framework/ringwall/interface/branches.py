@@ -55,17 +55,6 @@ def met(planned: PlannedCall, known: Values) -> list[Labelled[bool]]:
     return [is_met(when, replace(known, item=item)) for item in items_of(planned, known)] if when is not None else []
 
 
-def condition(planned: PlannedCall, known: Values) -> Label | None:
-    """What the condition of a call was read from, for whichever item; None if it does not hold for this one.
-
-    Raises `Unavailable` if it cannot be said.
-    """
-    if planned.when is None:
-        return BOTTOM
-    own = is_met(planned.when, known)
-    return join([own.label, *[one.label for one in met(planned, known)]]) if own.value else None
-
-
 def branches(
     plan: TaskPlan, results: Mapping[str, Result], parts: Mapping[str, int], known: Values, *, whole: bool
 ) -> Values:
@@ -125,4 +114,4 @@ def _existence(part: Origin, known: Values) -> Label:
     return join([known.results[step].order for step in steps_of(part) if step in known.results])
 
 
-__all__ = ["branches", "condition", "is_met", "items_of", "met"]
+__all__ = ["branches", "is_met", "items_of", "met"]
