@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ringwall import RunStatus
-from ringwall.deployment import origins, plandesk, toolgate
+from ringwall.deployment import origins, plandesk, results, toolgate
 from ringwall.errors import RingwallError
 from ringwall.interface import meaning
 from ringwall.label import BOTTOM, Labelled
@@ -243,12 +243,11 @@ def readings_are_the_users_words(patch: pytest.MonkeyPatch) -> None:
 
 
 def fields_forget_the_call(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(origins, "result_of", forgetful_result)
     patch.setattr(toolgate, "result_of", forgetful_result)
 
 
 def forgetful_result(tool: Any, text: str, call_label: Any, rest: Any) -> meaning.Result:
-    return meaning.Result(origins.parsed(text), rest, dict(tool.fields), call_label)
+    return meaning.Result(results.parsed(text), rest, dict(tool.fields), call_label)
 
 
 def any_list_is_complete(patch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,8 @@ result it was taken from, as the gate itself saw it.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
@@ -16,6 +15,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from ringwall.deployment.branching import Branching
 from ringwall.deployment.disarm import DISARM
+from ringwall.deployment.results import parsed, together
 from ringwall.errors import Unavailable
 from ringwall.interface.base import PreparedCall, Tool
 from ringwall.interface.branches import items_of
@@ -24,7 +24,6 @@ from ringwall.interface.meaning import Result, Values, evaluate, same, texts_of
 from ringwall.interface.origin import Item, Origin, Read, Taken, Words, parts_of, readings_of, steps_of
 from ringwall.interface.plan import PlannedCall, TaskPlan
 from ringwall.label import BOTTOM, Label, Labelled, join
-from ringwall.principal import ACL, Principal
 from ringwall.schema import JSON
 
 
@@ -311,36 +310,6 @@ _LONG_NUMBER: Final = 4
 def contains_value(text: str, value: str) -> bool:
     """Whether `value` stands in `text` word for word: not as a part of a longer word or number."""
     return bool(value) and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
-
-
-def result_label(tool: Tool, asker: Principal, call: Label) -> Label:
-    """What a whole result carries: what the call carried, and what the tool says of itself."""
-    own = Label.of(ACL((asker.own_grant,)), f"tool:{tool.name}")
-    return call | (own if tool.label is None else tool.label)
-
-
-def result_of(tool: Tool, text: str, call: Label, rest: Label) -> Result:
-    """A tool's result: its fields with their labels and that of the call, since it decides what is returned."""
-    return Result(parsed(text), rest, {name: each | call for name, each in tool.fields.items()}, call)
-
-
-def together(results: Sequence[Result]) -> Result:
-    """The results of several calls as one list; each field carries what any of them has it carry."""
-    values: list[JSON] = []
-    for each in results:
-        values += each.value if isinstance(each.value, list) else [each.value]
-    fields = {name: join([each.fields[name] for each in results]) for name in results[0].fields}
-    return Result(values, join([each.label for each in results]), fields, join([each.lookup for each in results]))
-
-
-def parsed(text: str) -> JSON:
-    """A result as what it says: an object or a list if it is one in JSON, or else the text."""
-    if text[:1] in ("{", "["):
-        try:
-            return cast(JSON, json.loads(text))
-        except ValueError:
-            return text
-    return text
 
 
 def _open_labels(prepared: PreparedCall, words: Label, shown: Label, says_it: Says) -> dict[str, Label]:

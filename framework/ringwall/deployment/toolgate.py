@@ -11,8 +11,9 @@ from ringwall.deployment.asking import Asking, is_endorsed, is_lifted, is_open, 
 from ringwall.deployment.base import Decision, Verdict
 from ringwall.deployment.disclosure import disclosures, note_disclosures
 from ringwall.deployment.gates import caused_by
-from ringwall.deployment.origins import CONDITION, PlanRecord, contains_value, result_label, result_of, says
+from ringwall.deployment.origins import CONDITION, PlanRecord, contains_value, says
 from ringwall.deployment.questions import Objection
+from ringwall.deployment.results import result_label, result_of
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.errors import BadReply, Unavailable
 from ringwall.interface.base import CallContext, CallStatus, Effect, PreparedCall, Tool, ToolOutcome, ToolRunner
