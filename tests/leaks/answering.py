@@ -69,7 +69,7 @@ class Answering(Changing):
 
     async def _waiting(self) -> list[Run]:
         waiting = {record.run for record in await self.life.apps[0].journal.runs(RunStatus.WAITING)}
-        return [run for run in self.life.runs if run.id in waiting]
+        return [run for run in self.life.runs if run.id in waiting][-3:]
 
     @rule(app=APPS, who=SOMEBODY, far=FARS, then=CLUBS_THEN, rights=RIGHTS, hours=st.sampled_from([0, 0, 2, 30]))
     def let_stand_what_is_asked_and_have_it_used(

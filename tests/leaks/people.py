@@ -106,7 +106,7 @@ class People:
 
     async def revoke(self, place: int, by: Principal, which: int) -> None:
         """Somebody takes back a rule that stands, whether or not it is shown it."""
-        for app in {self._life.apps[place], self._life.apps[2]}:
+        for app in (self._life.apps[place], self._life.apps[2]):
             rules = await app.desk.rules.all()
             if rules:
                 each = rules[which % len(rules)]
