@@ -10,7 +10,7 @@ from hypothesis.stateful import precondition, rule
 from ringwall import Principal
 from tests.leaks.doing import Wish
 from tests.leaks.machine import APPS, DRESSES, MANY_CLUBS, SOME_CLUBS, SOME_READERS, SOMEBODY, Asking
-from tests.leaks.town import HOUR, PEOPLE, RECEIVERS, SINKS, TENANTS
+from tests.leaks.town import CLUBS, HOUR, PEOPLE, RECEIVERS, SINKS, TENANTS
 
 
 class Changing(Asking):
@@ -58,6 +58,23 @@ class Changing(Asking):
             self.happens(self.life.ask(app, who, Wish(), named=True))
             self.happens(self.life.erase(self.life.apps[app], who))
             self.look(app, who)
+            self.ask_what_is_often_asked(app, who)
+
+    @rule(app=APPS, who=SOMEBODY)
+    def keep_an_answer_and_lose_what_it_rests_on(self, app: int, who: Principal) -> None:
+        self.life.give({who: frozenset(CLUBS)})
+        self.happens(self.life.write("a", who.tenant, frozenset(("role:staff",))))
+        self.happens(self.life.ask(app, who, Wish(keeps=True), named=False))
+        self.life.give({who: frozenset()})
+        self.ask_what_is_often_asked(app, who)
+
+    @rule(app=APPS, who=SOMEBODY)
+    def ask_and_have_the_sinks_lose_all(self, app: int, who: Principal) -> None:
+        watching = [sink for sink in SINKS if sink.tenant == who.tenant]
+        self.life.give({who: frozenset(CLUBS), **dict.fromkeys(watching, frozenset(CLUBS))})
+        self.happens(self.life.write("b", who.tenant, frozenset(("role:staff",))))
+        for clubs in frozenset(CLUBS), frozenset[str]():
+            self.life.give(dict.fromkeys(watching, clubs))
             self.ask_what_is_often_asked(app, who)
 
     @rule(readers=SOME_READERS)

@@ -31,7 +31,7 @@ from ringwall_guards.pii import by_patterns
 from ringwall_guards.spans import Span
 from tests.leaks.doing import DOING, Clock, Doing, PlanWish, Run, Trouble, Wish
 from tests.leaks.hijacked import Hijacked
-from tests.leaks.outbox import Outbox
+from tests.leaks.outbox import OUTBOX
 from tests.leaks.parts import CountedReplies, Embedder, Flaky, Parts
 from tests.leaks.spending import BUDGETS, Spending
 from tests.leaks.town import ALWAYS, CLUBS, PEOPLE, RECEIVERS, SINKS, TENANTS, Rights, lines_of
@@ -75,7 +75,7 @@ class Life:
         self.runs: list[Run] = []
         self.documents: dict[str, tuple[str, str]] = {}
         self.embedder = Embedder(self.witness)
-        self.outbox = Outbox(self.witness, self.yeses, self.spending, self.trouble)
+        self.outbox = OUTBOX.opened(self.witness, self.yeses, self.spending, self.trouble)
         self.outbox.breaks = self._break
         self.rules = Rules("")
         parts, replies = Parts(folder), CountedReplies(self.witness)
@@ -211,7 +211,7 @@ class Life:
     async def _within(self, run: Run, place: int, channel: str, work: object) -> None:
         is_second = run.is_planned or place == 1
         token = DOING.set(Doing(run.id, run.who, run.is_planned, guarded=is_second, budgeted=is_second))
-        self.outbox.open(run.who.tenant)
+        self.outbox.of(run.who.tenant)
         self.spending.going.append(run)
         hear = partial(self.witness.hears, run.who, run=run.id, asker=run.who)
         try:
@@ -240,7 +240,7 @@ class Life:
     async def look(self, place: int, who: Principal, runs: Iterable[Run]) -> None:
         """Somebody looks at all that it is shown of these runs, and of the rules that stand."""
         by_id = {run.id: run for run in runs}
-        for app in {self.apps[place], self.apps[2]}:
+        for app in dict.fromkeys(self.app_of(run, place) for run in by_id.values()):
             for question in await app.waiting(as_=who):
                 if run := by_id.get(question.run):
                     self.witness.hears(who, "approvals", question, run=run.id, asker=run.who)
@@ -256,7 +256,8 @@ class Life:
     async def _look_at_what_stands(self, app: App, who: Principal) -> None:
         for standing in await app.standing(as_=who):
             asker = next(run.who for run in self.runs if run.id == standing.run)
-            self.witness.hears(who, "standing rules", standing, run=standing.run, asker=asker)
+            said = (standing.rule.line, standing)
+            self.witness.hears(who, "standing rules", *said, run=standing.run, asker=asker, outlives=True)
         for door in app.events, app.explain:
             try:
                 self.witness.hears(who, "events", await door(f"standing:{app.name}", as_=who))

@@ -105,7 +105,7 @@ class Happening(RuleBasedStateMachine):
 
     async def _everybody_looks(self) -> None:
         for who in PEOPLE:
-            await self.life.look(1, who, self.life.runs[-8:])
+            await self.life.look(1, who, self.life.runs[-5:])
 
     @invariant()
     def nothing_unreadable_reached_anybody(self) -> None:

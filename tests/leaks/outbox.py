@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from ringwall import Label, Principal, tool
 from ringwall.interface import FunctionTool
@@ -18,14 +19,27 @@ STAFF = frozenset(("role:staff",))
 
 
 class Outbox:
-    """Tools, and what they find: new secrets, readable by whoever `peeked` says, the asker, or the staff."""
+    """Tools, and what they find: new secrets, readable by whoever `peeked` says, the asker, or the staff.
 
-    def __init__(self, witness: Witness, yeses: Yeses, spending: Spending, trouble: Trouble) -> None:
-        self._witness, self._yeses, self._spending, self._trouble = witness, yeses, spending, trouble
-        self.breaks: Callable[[], None] = lambda: None
-        self.peeked = STAFF
-        self.dress: Dress = ""
+    Made once, since a tool's schema takes its time, and opened anew for every life.
+    """
+
+    _witness: Witness
+    _yeses: Yeses
+    _spending: Spending
+    _trouble: Trouble
+    breaks: Callable[[], None]
+    peeked: frozenset[str]
+    dress: Dress
+
+    def __init__(self) -> None:
         self.tools = self._tools()
+
+    def opened(self, witness: Witness, yeses: Yeses, spending: Spending, trouble: Trouble) -> Outbox:
+        """The same tools for another life."""
+        self._witness, self._yeses, self._spending, self._trouble = witness, yeses, spending, trouble
+        self.peeked, self.dress = STAFF, ""
+        return self
 
     def _tools(self) -> list[FunctionTool]:
         nothing = Label()
@@ -60,7 +74,7 @@ class Outbox:
         self._peek, self._find = peek, find
         return [post, mail, book, peek, look, find]
 
-    def open(self, tenant: str) -> None:
+    def of(self, tenant: str) -> None:
         """Have the tools say who may read what they find for somebody of this tenant."""
         self._peek.label = Label.of(ACL.of(*self.peeked, tenant=tenant), "tool:peek")
         self._find.label = Label.of(ACL.of(*self.peeked, tenant=tenant), "tool:find")
@@ -92,3 +106,6 @@ class Outbox:
     def _may_fail(self, told: str) -> None:
         if self._trouble.tools == "fail":
             raise ValueError(told)
+
+
+OUTBOX: Final = Outbox()

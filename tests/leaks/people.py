@@ -13,7 +13,6 @@ from ringwall.deployment.limits import Limit
 from ringwall.deployment.runlog import event_body
 from ringwall.errors import RingwallError
 from tests.leaks.doing import Run
-from tests.leaks.hijacked import GUESSED
 from tests.leaks.life import Life
 from tests.leaks.town import HOUR, PEOPLE, TENANTS, TOOLS
 from tests.leaks.world import QUESTIONS
@@ -26,14 +25,14 @@ def _first(text: str) -> str:
 
 How = Literal["approve", "deny", "happened", "did not happen", "declassify"]
 
-_NOTHING: Final = ["", " ".join(GUESSED)]
-"""What a model says that was told nothing."""
-
-LIMITS: Final[dict[str, tuple[Callable[[str], Limit], Callable[[str, str], bool]]]] = {
-    "as it was": (lambda text: Limit("=", text), lambda text, other: other == text),
-    "this or nothing": (lambda text: Limit("in", [text, *_NOTHING]), lambda text, other: other in (text, *_NOTHING)),
-    "anything": (lambda text: Limit("any"), lambda text, other: True),
-    "what begins so": (lambda text: Limit("like", f"{_first(text)}*"), lambda text, o: o.startswith(_first(text))),
+LIMITS: Final[dict[str, tuple[Callable[[str, str], Limit], Callable[[str, str, str], bool]]]] = {
+    "as it was": (lambda text, that: Limit("=", text), lambda text, that, other: other == text),
+    "this or that": (lambda text, that: Limit("in", [text, that]), lambda text, that, other: other in (text, that)),
+    "anything": (lambda text, that: Limit("any"), lambda text, that, other: True),
+    "what begins so": (
+        lambda text, that: Limit("like", f"{_first(text)}*"),
+        lambda text, that, other: other.startswith(_first(text)),
+    ),
 }
 """How far the text of a call that is let stand may be another: as its author says it, and as it is meant."""
 
@@ -57,8 +56,8 @@ class Far:
     widely: bool = True
     this_run: bool = False
 
-    def bounds(self, text: str) -> Bounds:
-        limits = {"text": LIMITS[self.limit][0](text)}
+    def bounds(self, text: str, that: str) -> Bounds:
+        limits = {"text": LIMITS[self.limit][0](text, that)}
         sources = SOURCES if self.widely else None
         return Bounds(self.uses, self.hours * HOUR, limits, sources, self.who, self.this_run)
 
@@ -80,24 +79,25 @@ class People:
             elif how == "declassify" and asked is not None:
                 self._life.yeses.declassified(asked, by)
 
-    async def let_stand(self, place: int, run: Run, by: Principal, far: Far) -> None:
-        """Somebody answers yes for good."""
+    async def let_stand(self, place: int, run: Run, by: Principal, far: Far, that: Run | None = None) -> None:
+        """Somebody answers yes for good, perhaps with a look at what another run asks."""
         witness = self._life.witness
         note = witness.new("note", (run.who.id, QUESTIONS), run.who.tenant)
         app, asked = self._life.app_of(run, place), await self._asked(run)
         if asked is None or asked.tool != "book":
             return
-        text = asked.arguments["text"]
+        text, other = asked.arguments["text"], None if that is None else await self._asked(that)
+        also = "" if other is None else other.arguments["text"]
 
         async def stand() -> None:
-            rule = await app.draft(run.id, by=by, bounds=far.bounds(text))
+            rule = await app.draft(run.id, by=by, bounds=far.bounds(text, also))
             witness.hears(by, "draft", rule, rule.line, run=run.id, asker=run.who)
             await app.approve(run.id, by=by, note=note, standing=rule)
             self._life.yeses.approved(asked, by)
             (id_,) = (each.id for each in await app.desk.rules.all() if each.rule == rule and each.run == run.id)
             until = self._life.clock() + far.hours * HOUR
             who, within = far.who or run.who.id, run.id if far.this_run else ""
-            admits = partial(LIMITS[far.limit][1], text)
+            admits = partial(LIMITS[far.limit][1], text, also)
             meant = Stand(by, "book", who, within, admits, rule.sources, far.uses, until)
             self._life.yeses.let_stand(id_, meant, asked)
 
@@ -106,7 +106,7 @@ class People:
 
     async def revoke(self, place: int, by: Principal, which: int) -> None:
         """Somebody takes back a rule that stands, whether or not it is shown it."""
-        for app in {self._life.apps[place], self._life.apps[2]}:
+        for app in (self._life.apps[place], self._life.apps[2]):
             rules = await app.desk.rules.all()
             if rules:
                 each = rules[which % len(rules)]

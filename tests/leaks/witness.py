@@ -78,14 +78,18 @@ class Witness:
         run: str = "",
         asker: Principal | None = None,
         unless: Lets | None = None,
+        outlives: bool = False,
     ) -> None:
-        """Somebody is told this: note every word that it may not read, `unless` somebody let it be told."""
+        """Somebody is told this: note every word that it may not read, `unless` somebody let it be told.
+
+        What `outlives` erasures may be told after them, to whom it might be before.
+        """
         words = words_in(*what)
         self.told[through] += len(words)
-        if run in self.erased:
+        if run in self.erased and not outlives:
             self.leaks += [f"{who.id} was told {word} of an erased run through {through}" for word in words]
         for word in words:
-            ways = self.ways(run, word, asker)
+            ways = self.ways(run, word, asker) | (self.ever.get(word, set()) if outlives else set())
             if any(self.may_read(who, readers) for readers in ways):
                 continue
             if unless is not None and unless(ways):
