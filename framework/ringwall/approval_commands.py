@@ -38,7 +38,8 @@ Roles = Annotated[list[str], typer.Option("--role", help="A role that you vouch 
 Tenant = Annotated[str, typer.Option(help="The tenant of who looks or answers.")]
 PolicyPath = Annotated[Path | None, typer.Option("--policy", help="Rules, or Casbin's lines in a .csv; else none.")]
 Calls = Annotated[
-    list[str], typer.Option("--call", help="A call of the run, repeated; may be left out if one is open.")
+    list[str],
+    typer.Option("--call", help="A call of the run or a group of them, repeated; may be left out if one is open."),
 ]
 Note = Annotated[str, typer.Option(help="Why; kept in the journal.")]
 
@@ -53,10 +54,10 @@ def list_open(
 ) -> None:
     """Show the open questions that `--as` may see and answer."""
     found = _run(_waiting(journal, policy, Principal(as_, tenant, frozenset(role))))
-    table = Table("run", "call", "asked by", "tool", "why", "expires")
+    table = Table("run", "call or group", "asked by", "tool", "why", "expires")
     for each in found:
         until = _when(each.expires) + (" (escalated)" if each.escalated else "")
-        table.add_row(*map(plain, (each.run, each.call, each.requester, each.tool, each.reason, until)))
+        table.add_row(*map(plain, (each.run, each.group, each.requester, each.tool, each.reason, until)))
     Console().print(table if found else "nothing waits for you")
 
 

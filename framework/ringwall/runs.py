@@ -327,7 +327,10 @@ class Runs:
     async def _pick_up(self, run: str, deadline: float | None) -> tuple[RunLog, Beginning, bool, float]:
         """Return a run's log, where it goes on, whether it is done already, and how many seconds it has."""
         log, beginning = await self._restore(run)
-        status = (await self._journal.record(run)).status
+        record = await self._journal.record(run)
+        if record.status is RunStatus.DONE and not log.has_all_of(record):  # it ended between the two looks
+            log, beginning = await self._restore(run)
+        status = record.status
         if status is RunStatus.CANCELLED or (status is RunStatus.FAILED and beginning.stop is not None):
             raise NotWaiting(
                 f"run {run!r} was {'cancelled' if beginning.stop is None else 'stopped'}", hint="ask again"

@@ -16,6 +16,12 @@ from ringwall_sql.writer import EVENTS, RUNS, WORKERS, Append
 
 _FORGOTTEN_AFTER: Final = 3600.0  # seconds: the dead are kept for a while for whoever looks, and then swept away
 
+_PUT: Final = sa.text(
+    "INSERT INTO workers (worker, until) VALUES (:worker, :until) "
+    "ON CONFLICT (worker) DO UPDATE SET until = excluded.until"
+)
+"""Also if somebody else has put it there a moment ago."""
+
 _CARRIED: Final = RUNS.c.status.in_([status.value for status in CARRIED])
 
 
@@ -28,7 +34,7 @@ def keep(database: Database, worker: str, seconds: float) -> None:
         )
         if not there.rowcount:
             connection.execute(sa.delete(WORKERS).where(WORKERS.c.until < now - _FORGOTTEN_AFTER))
-            connection.execute(sa.insert(WORKERS).values(worker=stored(worker), until=now + seconds))
+            connection.execute(_PUT, {"worker": stored(worker), "until": now + seconds})
 
 
 def alive(database: Database) -> list[str]:

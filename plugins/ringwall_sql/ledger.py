@@ -80,8 +80,7 @@ class SqlLedger(Ledger):
     async def balances(self, accounts: Sequence[str], at: float) -> tuple[Balance, ...]:
         def balances() -> tuple[Balance, ...]:
             with self._database.reading() as connection:
-                lapsed = connection.execute(sa.select(_HOLDS.c.hold).where(_lapsed(accounts, at)).limit(1)).first()
-                if lapsed is None:
+                if not _any_lapsed(connection, accounts, at):
                     return _balances(connection, accounts)
             with self._database.writing() as connection:
                 _lapse(connection, accounts, at)
@@ -92,18 +91,19 @@ class SqlLedger(Ledger):
     async def drop(self, accounts: Sequence[str]) -> None:
         def drop() -> None:
             with self._database.writing() as connection:
-                _lock(connection, accounts)
-                connection.execute(sa.delete(_HOLDS).where(_among(_HOLDS, accounts)))
-                connection.execute(sa.delete(_ACCOUNTS).where(_among(_ACCOUNTS, accounts)))
+                there = _lock(connection, accounts)
+                connection.execute(sa.delete(_HOLDS).where(_HOLDS.c.account.in_(there)))
+                connection.execute(sa.delete(_ACCOUNTS).where(_ACCOUNTS.c.account.in_(there)))
 
         await self._database.run(drop)
 
     async def forget(self, before: float) -> int:
-        old = sa.and_(_ACCOUNTS.c.at < before, _ACCOUNTS.c.reserved == 0)
+        old = sa.select(_ACCOUNTS.c.account).where(_ACCOUNTS.c.at < before, _ACCOUNTS.c.reserved == 0)
+        idle = old.with_for_update(skip_locked=True)  # what is in use now is waited for by nobody
 
         def forget() -> int:
             with self._database.writing() as connection:
-                return connection.execute(sa.delete(_ACCOUNTS).where(old)).rowcount
+                return connection.execute(sa.delete(_ACCOUNTS).where(_ACCOUNTS.c.account.in_(idle))).rowcount
 
         return await self._database.run(forget)
 
@@ -114,22 +114,22 @@ class SqlLedger(Ledger):
         for charge in hold.charges:
             if charge.limit is not None and charge.amount > charge.limit:
                 return charge.account
-        refused = self._try(hold, lapse=False)
+        refused = self._try(hold)
         if refused is not None and self._has_lapsed(refused, hold.at):
-            return self._try(hold, lapse=True)
+            # In a transaction of its own: who holds accounts that were there must not wait for one that comes.
+            with self._database.writing() as connection:
+                _lapse(connection, [charge.account for charge in hold.charges], hold.at)
+            return self._try(hold)
         return refused
 
     def _has_lapsed(self, account: str, at: float) -> bool:
         with self._database.reading() as connection:
-            query = sa.select(_HOLDS.c.hold).where(_lapsed([account], at)).limit(1)
-            return connection.execute(query).first() is not None
+            return _any_lapsed(connection, [account], at)
 
-    def _try(self, hold: Hold, *, lapse: bool) -> str | None:
+    def _try(self, hold: Hold) -> str | None:
         charges = sorted(hold.charges, key=lambda charge: stored(charge.account))
         try:
             with self._database.writing() as connection:
-                if lapse:
-                    _lapse(connection, [charge.account for charge in charges], hold.at)
                 self._grant(connection, hold, charges)
         except _NoRoom as refused:
             return refused.account
@@ -146,12 +146,13 @@ class SqlLedger(Ledger):
     def _settle(self, hold: Hold, spent: Sequence[int]) -> tuple[Balance, ...]:
         accounts = [charge.account for charge in hold.charges]
         with self._database.writing() as connection:
-            _lock(connection, accounts)
-            this = sa.and_(_among(_HOLDS, accounts), _HOLDS.c.hold == hold.id)
+            there = _lock(connection, accounts)
+            this = sa.and_(_HOLDS.c.account.in_(there), _HOLDS.c.hold == hold.id)
             kept = set(connection.execute(sa.delete(_HOLDS).where(this).returning(_HOLDS.c.account)).scalars())
-            connection.execute(
-                _CHANGE, [_settled(c, amount, kept) for c, amount in zip(hold.charges, spent, strict=True)]
-            )
+            pairs = zip(hold.charges, spent, strict=True)
+            changes = [_settled(charge, amount, kept) for charge, amount in pairs if stored(charge.account) in there]
+            if changes:
+                connection.execute(_CHANGE, changes)
             return _balances(connection, accounts)
 
 
@@ -192,21 +193,33 @@ def _among(table: sa.Table, accounts: Iterable[str]) -> sa.ColumnElement[bool]:
     return table.c.account.in_([stored(account) for account in accounts])
 
 
-def _lapsed(accounts: Iterable[str], at: float) -> sa.ColumnElement[bool]:
-    return sa.and_(_among(_HOLDS, accounts), _HOLDS.c.until <= at)
+def _lapsed(accounts: Sequence[str], at: float) -> sa.ColumnElement[bool]:
+    """Whether a hold in one of these accounts, as they are stored, lapsed."""
+    return sa.and_(_HOLDS.c.account.in_(accounts), _HOLDS.c.until <= at)
 
 
-def _lock(connection: sa.Connection, accounts: Iterable[str]) -> None:
-    """Wait for the accounts in the order of reservations, before any hold is touched; on SQLite who writes is alone."""
-    if connection.dialect.name != "sqlite":
-        query = sa.select(_ACCOUNTS.c.account).where(_among(_ACCOUNTS, accounts))
-        by_code_point = _ACCOUNTS.c.account.collate("C")  # as Python sorts
-        connection.execute(query.order_by(by_code_point).with_for_update()).all()
+def _any_lapsed(connection: sa.Connection, accounts: Iterable[str], at: float) -> bool:
+    lapsed = _lapsed([stored(account) for account in accounts], at)
+    return connection.execute(sa.select(_HOLDS.c.hold).where(lapsed).limit(1)).first() is not None
 
 
-def _lapse(connection: sa.Connection, accounts: Sequence[str], at: float) -> None:
-    _lock(connection, accounts)
-    gone = sa.delete(_HOLDS).where(_lapsed(accounts, at)).returning(_HOLDS.c.account, _HOLDS.c.amount, _HOLDS.c.sure)
+def _lock(connection: sa.Connection, accounts: Iterable[str]) -> list[str]:
+    """Wait for the accounts in the order of reservations, before any hold is touched; return those to go on with.
+
+    In PostgreSQL that is what is there now, and locked: an account that comes a moment later is not to be touched half.
+    On SQLite who writes is alone.
+    """
+    names = [stored(account) for account in accounts]
+    if connection.dialect.name == "sqlite":
+        return names
+    by_code_point = _ACCOUNTS.c.account.collate("C")  # as Python sorts
+    query = sa.select(_ACCOUNTS.c.account).where(_ACCOUNTS.c.account.in_(names)).order_by(by_code_point)
+    return list(connection.execute(query.with_for_update()).scalars())
+
+
+def _lapse(connection: sa.Connection, accounts: Iterable[str], at: float) -> None:
+    there = _lock(connection, accounts)
+    gone = sa.delete(_HOLDS).where(_lapsed(there, at)).returning(_HOLDS.c.account, _HOLDS.c.amount, _HOLDS.c.sure)
     changes = [
         {"this": account, "more": amount if sure else 0, "less": amount}
         for account, amount, sure in connection.execute(gone).all()

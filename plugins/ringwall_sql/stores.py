@@ -43,6 +43,13 @@ _MEMORIES: Final = sa.Table(
     sa.UniqueConstraint("owner", "id"),
 )
 
+_PUT_PROFILE: Final = sa.text(
+    "INSERT INTO profiles (owner, name, language, preferences) VALUES (:owner, :name, :language, :preferences) "
+    "ON CONFLICT (owner) DO UPDATE SET "
+    "name = excluded.name, language = excluded.language, preferences = excluded.preferences"
+)
+_TAKE_TURNS: Final = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('memories of ' || :owner, 0))")
+
 
 class SqlProfiles(ProfileStore):
     """Keeps profiles in SQLite (a path) or in any database that SQLAlchemy reaches by a URL.
@@ -77,8 +84,7 @@ class SqlProfiles(ProfileStore):
 
         def put() -> None:
             with self._database.writing() as connection:
-                connection.execute(sa.delete(_PROFILES).where(_owned(_PROFILES, principal)))
-                connection.execute(sa.insert(_PROFILES), row)
+                connection.execute(_PUT_PROFILE, row)
 
         await self._database.run(put)
 
@@ -133,6 +139,7 @@ class SqlMemories(MemoryStore):
             .scalar_subquery()
         )
         with self._database.writing() as connection:
+            self._take_turns(connection, owner)
             self._remove(connection, owner, [row["id"] for row in rows])
             connection.execute(sa.insert(_MEMORIES), rows)
             connection.execute(sa.delete(_MEMORIES).where(mine, _MEMORIES.c.number < oldest_kept))
@@ -150,6 +157,7 @@ class SqlMemories(MemoryStore):
     async def forget(self, owner: Principal, ids: Sequence[str] | None = None) -> None:
         def forget() -> None:
             with self._database.writing() as connection:
+                self._take_turns(connection, owner)
                 if ids is None:
                     connection.execute(sa.delete(_MEMORIES).where(_owned(_MEMORIES, owner)))
                 else:
@@ -161,6 +169,12 @@ class SqlMemories(MemoryStore):
 
     async def close(self) -> None:
         await self._database.close()
+
+    @staticmethod
+    def _take_turns(connection: sa.Connection, owner: Principal) -> None:
+        """Wait for others who change memories of this owner: what they have not committed is not seen."""
+        if connection.dialect.name != "sqlite":  # where who writes is alone anyway
+            connection.execute(_TAKE_TURNS, {"owner": stored(owner.own_grant)})
 
     @staticmethod
     def _remove(connection: sa.Connection, owner: Principal, ids: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 import sqlalchemy as sa
 
 from ringwall.deployment.journal import (
+    CARRIED,
     GENESIS,
     Draft,
     Event,
@@ -67,6 +68,8 @@ EVENTS: Final = sa.Table(
 # Written by hand, in few steps: at each the driver gives up the interpreter's lock, and has to wait for it
 # when the event loop is busy.
 _FIND: Final = "SELECT number, run, owner, status, length, head FROM runs WHERE run IN ({rows})"
+_LOCK: Final = _FIND.replace("IN ({rows})", "= ANY(%s) ORDER BY number FOR UPDATE")
+"""All runs at once, in one order for all: of two who lock the same runs, neither waits for the other in a circle."""
 _LAST: Final = (
     "SELECT runs.number, events.hash FROM runs "
     "LEFT JOIN events ON events.run = runs.number AND events.seq = 0 ORDER BY runs.number DESC LIMIT 1"
@@ -77,11 +80,13 @@ _PUT_RUNS: Final = "INSERT INTO runs ({columns}) VALUES {{rows}} ON CONFLICT (nu
 _PUT_LENGTHS: Final = _PUT_RUNS.format(
     columns=", ".join(_RUN), changed="length = excluded.length, head = excluded.head"
 )
+_IS_CARRIED: Final = f"excluded.status IN ({', '.join(repr(status.value) for status in CARRIED)})"
 _PUT_STATUSES: Final = _PUT_RUNS.format(  # apart, since a status is in an index
-    columns=", ".join(_NEW_RUN), changed="length = excluded.length, head = excluded.head, status = excluded.status"
+    columns=", ".join(_NEW_RUN),
+    changed="length = excluded.length, head = excluded.head, status = excluded.status, "
+    f"worker = CASE WHEN {_IS_CARRIED} THEN runs.worker ELSE '' END",  # whoever stops it next finds it free
 )
 _PUT_EVENTS: Final = "INSERT INTO events (run, seq, kind, at, label, body, previous, hash) VALUES {rows}"
-_LOCK_RUNS: Final = " ORDER BY number FOR UPDATE"
 _LOCK_STARTS: Final = "SELECT pg_advisory_xact_lock(1380535879)"
 
 _CHECKPOINT_AFTER: Final = 500  # commits on the spot: then it is the thread's turn, which copies the log back
@@ -262,8 +267,8 @@ class Lane:
         self._database = database
         self._waits = waits
         self._always_full = synchronous == "FULL"
-        value, lock = ("?", "") if database.on_sqlite else ("%s", _LOCK_RUNS)
-        self._find = _statements(_FIND + lock, value)
+        value = "?" if database.on_sqlite else "%s"
+        self._find = _statements(_FIND, value)
         self._put_lengths = _statements(_PUT_LENGTHS, _row(value, len(_RUN)))
         self._put_statuses = _statements(_PUT_STATUSES, _row(value, len(_NEW_RUN)))
         self._put_events = _statements(_PUT_EVENTS, _row(value, len(EVENTS.c)))
@@ -329,17 +334,25 @@ class Lane:
         if starting and not self._database.on_sqlite:
             cursor.execute(_LOCK_STARTS)
         batch = Batch({}, (0, GENESIS))
-        for ids in _pieces(sorted({stored(work.run) for work in works})):
-            cursor.execute(self._find[len(ids)], ids)
-            for number, run, owner, status, length, head in cursor.fetchall():
-                record = RunRecord(restored(run), restored(owner), RunStatus(status), length, head)
-                batch.runs[record.run] = (number, record)
+        for number, run, owner, status, length, head in self._found(cursor, {stored(work.run) for work in works}):
+            record = RunRecord(restored(run), restored(owner), RunStatus(status), length, head)
+            batch.runs[record.run] = (number, record)
         if starting:
             cursor.execute(_LAST)
             batch.last = cursor.fetchone() or batch.last
             if batch.last[1] is None:
                 raise ChainBroken("the newest run has lost its first event", hint="verify, and restore a backup")
         return batch
+
+    def _found(self, cursor: Any, ids: Collection[str]) -> Iterator[Any]:
+        """The records of these runs, locked."""
+        if not self._database.on_sqlite:
+            cursor.execute(_LOCK, [list(ids)])
+            yield from cursor.fetchall()
+            return
+        for some in _pieces(sorted(ids)):
+            cursor.execute(self._find[len(some)], some)
+            yield from cursor.fetchall()
 
     def _store(self, cursor: Any, batch: Batch) -> None:
         longer = batch.longer - batch.other_status

@@ -117,12 +117,13 @@ class ApprovalDesk:
         await log.flush(durable=True)
 
     async def declassify(self, run: str, by: Principal, *, call: str | None = None, note: str = "") -> None:
-        """Let the arguments of one exact call reach receivers that are not among their readers."""
-        log, ((asked, counts),) = await self._questions(run, () if call is None else (call,), by, Kind.FLOW)
-        objections = asked.question.objections if asked.question else ()
-        lifted: list[JSON] = [[receiver, sorted(readers)] for receiver, readers in sorted_objections(objections)]
-        body = {**_answer(log, asked, by, note), "counts": list(counts), "objections": lifted}
-        log.note_call("declassified", body)
+        """Let the arguments of one exact call, or of a group, reach receivers that are not among their readers."""
+        log, questions = await self._questions(run, () if call is None else (call,), by, Kind.FLOW)
+        for asked, counts in questions:
+            objections = asked.question.objections if asked.question else ()
+            lifted: list[JSON] = [[receiver, sorted(readers)] for receiver, readers in sorted_objections(objections)]
+            body = {**_answer(log, asked, by, note), "counts": list(counts), "objections": lifted}
+            log.note_call("declassified", body)
         await log.flush(durable=True)
 
     async def resolve(
@@ -141,9 +142,9 @@ class ApprovalDesk:
 
     async def draft(self, run: str, by: Principal, bounds: Bounds, *, call: str | None = None) -> StandingRule:
         """The rule that a yes within `bounds` would let stand, to be read (`.line`) and passed to `approve`."""
-        log, ((asked, _),) = await self._questions(run, () if call is None else (call,), by, Kind.CALL)
-        rule = _drafted(log, asked, bounds, now=self._clock())
-        await self._may_stand(log, [(asked, ())], by, rule)
+        log, questions = await self._questions(run, () if call is None else (call,), by, Kind.CALL)
+        rule = _drafted(log, questions[0][0], bounds, now=self._clock())
+        await self._may_stand(log, questions, by, rule)
         return rule
 
     async def standing(self, as_: Principal) -> list[Standing]:
@@ -196,13 +197,18 @@ class ApprovalDesk:
     ) -> tuple[RunLog, list[tuple[Asked, tuple[int, ...]]]]:
         """The open questions that are meant, each with what the answer of `by` counts for."""
         log = await self._log(run)
+        # Looked at last: who resumes the run after that writes to it, and the answer is refused.
+        if (await self._journal.record(run)).status is not RunStatus.WAITING:
+            raise NotWaiting(f"run {run!r} does not wait", hint="see `app.waiting(as_=...)`")
         waiting = waiting_calls(log)
         await self._expire(log, calls)
-        chosen = [asked for asked in waiting if not calls or asked.state.call.id in calls]
-        if not chosen or len(chosen) < len(set(calls)):
+        chosen = [asked for asked in waiting if not calls or {asked.state.call.id, asked.group} & set(calls)]
+        known = {name for asked in waiting for name in (asked.state.call.id, asked.group)}
+        if not chosen or not known.issuperset(calls):
             raise NotWaiting(f"run {run!r} has no such open question", hint="see `app.waiting(as_=...)`")
-        if len(chosen) > 1 and not calls:
-            names = ", ".join(asked.state.call.id for asked in chosen)
+        groups = {asked.group: None for asked in chosen}
+        if len(groups) > 1 and not calls:
+            names = ", ".join(groups)
             raise InvalidInput(f"run {run!r} has several open questions", expected=f"`call=` one of: {names}")
         found = [(asked, await may_answer(log, asked, by)) for asked in chosen]
         for asked in chosen:

@@ -14,6 +14,7 @@ from ringwall.deployment.journal import Event
 from ringwall.deployment.runlog import event_body, event_label
 from ringwall.deployment.sealing import ERASED
 from ringwall.errors import InvalidInput
+from ringwall.interface.conditions import when_from_json
 from ringwall.label import Label, LabelJson
 from ringwall.principal import PUBLIC
 from ringwall.schema import dumps
@@ -126,6 +127,8 @@ class _Telling:
         self._counts: dict[str, int] = {}
         self._calls: dict[str, Outcome] = {}
         self._ends: list[Outcome] = []
+        self._skipped: list[Outcome] = []
+        self._whens: dict[str, str] = {}
         self._guarded: list[Guarded] = []
         self._proposed: dict[tuple[str, str], Event] = {}
         self._answer, self._cited = _answer(told)
@@ -134,7 +137,7 @@ class _Telling:
     def explanation(self, run: str, *, withheld: int, erased: int) -> Explanation:
         for event, body in self._told:
             self._read(event, body)
-        outcomes = sorted((*self._calls.values(), *self._ends), key=lambda outcome: outcome.seq)
+        outcomes = sorted((*self._calls.values(), *self._skipped, *self._ends), key=lambda outcome: outcome.seq)
         asked, why = self._question()
         seen, guarded = tuple(self._seen.values()), tuple(self._guarded)
         return Explanation(run, asked, why, seen, tuple(outcomes), withheld, erased, guarded)
@@ -175,6 +178,12 @@ class _Telling:
             case "plan.read":
                 why = f"by a model that could do nothing else; {self._admits(Label.from_json(body['label']))}"
                 self._see("R", str(event.seq), f"reading: {dumps(body['value'])}", why, event)
+            case "plan.skipped":
+                what = " ".join((body["tool"], *body["keys"]))
+                sources = _sources(Label.from_json(body["label"]))
+                self._skipped.append(Outcome("not made", what, (body["why"],), sources, self._before(event), event.seq))
+            case "plan.called":
+                self._whens[body["call"]] = self._when(body["key"])
             case kind if kind.startswith("call."):
                 self._call(event, body)
             case "run.resumed":
@@ -227,7 +236,14 @@ class _Telling:
         tool, arguments = body.get("tool", "a tool"), body.get("arguments", "")
         proposed = self._proposed.get((tool, arguments), event)
         sources = _sources(event_label(proposed))
-        return Outcome("action", f"{tool} {arguments}".strip(), (), sources, self._before(proposed), event.seq)
+        why = (when,) if (when := self._whens.get(body["call"])) else ()
+        return Outcome("action", f"{tool} {arguments}".strip(), why, sources, self._before(proposed), event.seq)
+
+    def _when(self, key: str) -> str:
+        """What the plan says of when the call is made that has this key; the keys of several end with a number."""
+        calls = {call["name"]: call for body in self._planned for call in body["plan"]["calls"]}
+        call = calls.get(key) or calls.get(key.rpartition(".")[0], {})
+        return f"the plan makes it when {when_from_json(call['when'])}, and that holds" if "when" in call else ""
 
     def _ended(self, event: Event, body: Mapping[str, Any]) -> None:
         label, kind = event_label(event), _ENDS[event.kind]

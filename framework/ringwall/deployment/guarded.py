@@ -18,7 +18,7 @@ from ringwall.deployment.disarm import Disarm
 from ringwall.deployment.gates import ModelGate
 from ringwall.deployment.guard import Crossing, Guard
 from ringwall.deployment.guarding import GuardedText, Passage, RunGuards
-from ringwall.deployment.origins import result_label, result_of
+from ringwall.deployment.results import result_label, result_of
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.errors import GuardRefused, InvalidInput
 from ringwall.interface.base import CallContext, CallStatus, PreparedCall, Tool, ToolCall, ToolOutcome, ToolRunner
@@ -136,6 +136,7 @@ class GuardedArguments(ToolRunner):
         finally:
             passage.close()
         self._log.proposals[call.tool, arguments] = label | passage.suspects
+        self._log.guarded[call.id] = (call.arguments, passage.suspects)
         if arguments != call.arguments:
             try:
                 prepared = self.prepare(replace(call, arguments=arguments))

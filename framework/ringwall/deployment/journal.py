@@ -172,7 +172,8 @@ class Journal(ABC):
         """Append events right after `after`, set the run's status if given, and return the new end.
 
         Without drafts the end stays where it is, so that nothing is claimed: two callers may both succeed.
-        With a `worker` the run is its from here on; `RunHeld` if another one carries it on, and lives.
+        With a `worker` the run is its from here on; `RunHeld` if another one carries it on, and lives. A run that waits
+        or is over is nobody's.
         Raises `UnknownRun`, `JournalConflict`.
         """
 
@@ -364,6 +365,8 @@ class InMemoryJournal(Journal):
         self._events[run].extend(events)
         head = Head(after.length + len(events), events[-1].hash) if events else after
         self._records[run] = RunRecord(run, record.owner, status or record.status, head.length, head.hash)
+        if run in self._carried and self._records[run].status not in CARRIED:
+            self._carried[run] = Worker("", self._carried[run].crew)
         return head
 
     async def read(self, run: str) -> list[Event]:

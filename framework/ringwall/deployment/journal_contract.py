@@ -279,6 +279,21 @@ class JournalContract:
         for worker in workers:
             await journal.keep(worker.id, 0)
 
+    async def test_a_run_that_waits_is_nobodys_also_once_it_is_to_stop(self, journal: Journal) -> None:
+        one, two = await self._crew_of_two(journal)
+        head = await journal.start("r", OWNER, drafts("0"), worker=one)
+        head = await journal.append("r", drafts("asked"), head, status=RunStatus.WAITING)
+        head = await journal.append("r", drafts("stop"), head, status=RunStatus.STOPPING)
+        await journal.append("r", drafts("undo"), head, worker=two)
+
+    async def test_a_waiting_run_that_is_stopped_and_left_is_taken_by_its_crew(self, journal: Journal) -> None:
+        one, two = await self._crew_of_two(journal)
+        head = await journal.start("r", OWNER, drafts("0"), worker=one)
+        head = await journal.append("r", drafts("asked"), head, status=RunStatus.WAITING)
+        assert await journal.take(two, drafts("taken")) == []
+        await journal.append("r", drafts("stop"), head, status=RunStatus.STOPPING)
+        assert await journal.take(two, drafts("taken")) == ["r"]
+
     @staticmethod
     async def _crew_of_two(journal: Journal, seconds: float = 60.0) -> tuple[Worker, Worker]:
         workers = Worker("one", "app"), Worker("two", "app")
