@@ -121,6 +121,11 @@ def is_lapsed(state: CallState, now: float) -> bool:
     return now >= min(state.question.expires, state.lifted_until)
 
 
+def came_to_nothing(state: CallState) -> bool:
+    """Whether it was written down that nobody answered the question about a call in time."""
+    return state.phase is CallPhase.DECLINED and not state.by
+
+
 def is_open(
     prepared: PreparedCall, label: Label, state: CallState | None, objections: Collection[Objection] = ()
 ) -> bool:

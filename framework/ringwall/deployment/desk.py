@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from ringwall.deployment.approvals import Approval, Asked, may_answer, shown, waiting_calls
-from ringwall.deployment.asking import is_lapsed
+from ringwall.deployment.asking import came_to_nothing, is_lapsed
 from ringwall.deployment.base import Policy
 from ringwall.deployment.journal import Journal, RunStatus, check_run
 from ringwall.deployment.limits import Case, Limit, StandingRule, mark
@@ -17,7 +17,7 @@ from ringwall.deployment.questions import Kind, sorted_objections
 from ringwall.deployment.reading import app_of
 from ringwall.deployment.runlog import CallPhase, RunLog, Watch, event_body
 from ringwall.deployment.standing import Standing, StandingRules
-from ringwall.errors import ActionDenied, FlowDenied, InvalidInput, NotWaiting, UnknownRun
+from ringwall.errors import ActionDenied, FlowDenied, InvalidInput, JournalError, NotWaiting, UnknownRun
 from ringwall.interface.base import CallStatus
 from ringwall.label import Label, Labelled, Source
 from ringwall.principal import Grant, Principal
@@ -64,11 +64,12 @@ class ApprovalDesk:
     # Looking
 
     async def waiting(self, as_: Principal) -> list[Approval]:
-        """The open questions that `as_` may see and answer, as things stand now."""
+        """The open questions that `as_` may see and answer, as things stand now; those that lapsed are written down."""
         found: list[Approval] = []
         for record in await self._journal.runs(RunStatus.WAITING):
             with contextlib.suppress(UnknownRun):  # another app's, in a journal that several share
                 log = await self._log(record.run)
+                await self._note_lapsed(log)
                 found += await self._answerable(log, as_)
         return found
 
@@ -78,9 +79,18 @@ class ApprovalDesk:
         for record in await self._journal.runs(RunStatus.WAITING):
             with contextlib.suppress(UnknownRun):
                 log = await self._log(record.run)
-                if any(is_lapsed(state, self._clock()) for state in log.calls.values()):
+                if any(is_lapsed(state, self._clock()) or came_to_nothing(state) for state in log.calls.values()):
                     found.append(record.run)
         return found
+
+    async def _note_lapsed(self, log: RunLog) -> None:
+        """Write down that nobody answered in time, if so: who looks for changed runs finds this one at once."""
+        late = [state for state in log.calls.values() if is_lapsed(state, self._clock())]
+        for state in late:
+            log.note_call("expired", {"call": state.call.id})
+        if late:
+            with contextlib.suppress(JournalError):  # it went on meanwhile, or this process may only read
+                await log.flush()
 
     # Answering
 
