@@ -69,7 +69,8 @@ class Assembly:
         _wire_parts(wiring, parts)
         _wire_gates(wiring, parts)
         self._guards, self._disarm = parts.guards, parts.disarm
-        wiring.run(Retriever, partial(_retriever, embeddings=parts.embeddings))
+        retriever = _retriever if parts.budgets is None else _budgeted_retriever
+        wiring.run(Retriever, partial(retriever, embeddings=parts.embeddings))
         keys = [_wire_step(wiring, step) for step in pipeline]
         wiring.together(_Run, (Saved, *keys))
         if more is not None:
@@ -178,6 +179,11 @@ def _within(model: Router, gate: Callable[[ModelProvider], ModelProvider], log: 
 
 def _retriever(store: DocumentStore, log: RunLog, embeddings: Embeddings | None) -> Retriever:
     return Retriever(store, embeddings, trail=RunTrail(log), may_receive=partial(may_disclose, log))
+
+
+def _budgeted_retriever(store: DocumentStore, log: RunLog, gates: RunGates, embeddings: Embeddings | None) -> Retriever:
+    may_receive = partial(may_disclose, log)
+    return Retriever(store, embeddings, trail=RunTrail(log), may_receive=may_receive, sending=gates.sending)
 
 
 def _outlet(log: RunLog, listener: _Listener) -> Outlet:

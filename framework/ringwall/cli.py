@@ -35,8 +35,8 @@ from ringwall.model.base import Price
 from ringwall.model.files import MOST_KL, TuneOptions
 from ringwall.model.registry import Hosted, Kind, Open, Origin, Own
 from ringwall.model_commands import ModelCommands, tools
-from ringwall.personalization.prompts import Stage
 from ringwall.schema import JSON, canonical
+from ringwall.staging import Stage
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(audit_cli.app, name="audit")
@@ -158,7 +158,7 @@ def list_models(registry: RegistryPath = REGISTRY, as_json: AsJson = False) -> N
 
 @models.command("add")
 def add_model(
-    name: Annotated[str, typer.Argument(help="A new name: letters, digits, `.`, `_`, `-`.")],
+    name: Annotated[str, typer.Argument(help="A new name: letters, digits, `.`, `_`, `-`; `@` before a version.")],
     file: Annotated[Path | None, typer.Argument(help="The file of an open model, or one of your own.")] = None,
     origin: Annotated[Origin, typer.Option(help="Who made it, or runs it.")] = Origin.OPEN,
     licence: Annotated[str, typer.Option(help="Of an open model; what its file says by default.")] = "",
@@ -197,6 +197,30 @@ def add_model(
 def remove_model(name: str, registry: RegistryPath = REGISTRY) -> None:
     """Forget a model; its file stays where it is."""
     ModelCommands(registry).remove(name)
+
+
+@models.command("stage")
+def stage_model(
+    name: Annotated[str, typer.Argument(help="The version to move, such as `qwen@2`.")],
+    stage: Annotated[Stage, typer.Argument(help="Where to.")],
+    percent: Annotated[float, typer.Option(help="Of the askers, for a canary.", min=0, max=100)] = 0,
+    note: Note = "",
+    registry: RegistryPath = REGISTRY,
+) -> None:
+    """Bring a version to a stage; what was there is retired."""
+    ModelCommands(registry).stage(name, stage, percent, note)
+
+
+@models.command("diff")
+def diff_models(old: str, new: str, registry: RegistryPath = REGISTRY) -> None:
+    """Show what is said otherwise of two models or versions, line by line."""
+    ModelCommands(registry).diff(old, new)
+
+
+@models.command("history")
+def model_history(registry: RegistryPath = REGISTRY) -> None:
+    """Tell which version came to which stage when, and why."""
+    ModelCommands(registry).history()
 
 
 @models.command("inspect")

@@ -28,6 +28,12 @@ from ringwall.principal import ACL
 _SHOWN: Final = 20
 """Refused files that are printed; more are counted."""
 
+_EARLIER: Final = {
+    "kept": "",
+    "narrowed": " (its earlier version stays for those whom both let read it)",
+    "removed": " (no earlier version of it is left)",
+}
+
 
 def rules_for(
     path: Path, readers: Sequence[str], rules: Path | None, *, front_matter: bool, beside: bool, mode: bool
@@ -132,7 +138,7 @@ class Filling:
 
     def _tell(self) -> None:
         for refused in self._refused[:_SHOWN]:
-            line = f"refused {refused.document!r}: {refused.error}"
+            line = f"refused {refused.document!r}: {refused.error}{_EARLIER[refused.earlier]}"
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         if len(self._refused) > _SHOWN:
             self._console.print(f"… and {len(self._refused) - _SHOWN} more")

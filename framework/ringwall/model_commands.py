@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +19,19 @@ from rich.text import Text
 from ringwall import plugins
 from ringwall.errors import ConfigurationError, InvalidInput, UnknownPlugin
 from ringwall.model.files import ModelFacts, ModelFiles, Quality, Trial, Tuned, TuneOptions
-from ringwall.model.registry import Advance, Entry, FileState, Hosted, ModelFile, ModelRegistry, Open, sha256_of
+from ringwall.model.registry import (
+    Advance,
+    Entry,
+    FileState,
+    Hosted,
+    ModelFile,
+    ModelRegistry,
+    Open,
+    Version,
+    sha256_of,
+)
 from ringwall.schema import digest
+from ringwall.staging import Stage
 
 _TOOLS: Final = "llama"
 
@@ -40,12 +52,15 @@ class ModelCommands:
     def list(self) -> None:
         """Show all models; of their files what is known at a glance."""
         rows = [(entry, self._registry.state(entry.name)) for entry in self._registry.entries()]
+        versions = {each.entry.name: each for each in self._registry.versions()}
         if self._as_json:
-            self._print_json([{**asdict(entry), "state": state} for entry, state in rows])
+            at = {name: {"stage": v.stage, "percent": v.percent, "note": v.note} for name, v in versions.items()}
+            self._print_json([{**asdict(entry), "state": state, **at.get(entry.name, {})} for entry, state in rows])
             return
-        table = _table("name", "origin", "what", "size", "licence or terms", "file")
+        table = _table("name", "origin", "what", "size", "licence or terms", "file", "stage")
         for entry, state in rows:
-            table.add_row(*map(_plain, (entry.name, entry.origin, *_columns(entry), state or "")))
+            stage = _staged(versions.get(entry.name))
+            table.add_row(*map(_plain, (entry.name, entry.origin, *_columns(entry), state or "", stage)))
         self._console.print(table)
 
     def add(self, entry: Entry) -> None:
@@ -57,6 +72,23 @@ class ModelCommands:
         """Forget a model; its file stays."""
         self._registry.remove(name)
         self._say(f"removed {name}")
+
+    def stage(self, name: str, stage: Stage, percent: float, note: str) -> None:
+        """Bring a version to a stage."""
+        self._registry.move(name, stage, percent=percent, note=note)
+        self._say(f"{name}: {stage}" + (f" for {percent:g} %" if percent else ""))
+
+    def diff(self, old: str, new: str) -> None:
+        """Print what is said otherwise of two models."""
+        self._say_lines(self._registry.diff(old, new).splitlines())
+
+    def history(self) -> None:
+        """Print which version came to which stage when, and why."""
+        lines = [
+            f"{datetime.fromtimestamp(c.at, UTC).isoformat(' ', 'seconds')} {c.name}@{c.version} {c.stage} {c.note}"
+            for c in self._registry.history()
+        ]
+        self._say_lines([line.rstrip() for line in lines])
 
     def inspect(self, target: str) -> None:
         """Show what is known of a file."""
@@ -137,6 +169,10 @@ class ModelCommands:
     def _say(self, text: str) -> None:
         self._console.print(_plain(text), soft_wrap=True)
 
+    def _say_lines(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._say(line)
+
     def _print_json(self, value: object) -> None:
         self._console.out(to_json(value, indent=1, inf_nan_mode="null").decode(), highlight=False)
 
@@ -152,6 +188,12 @@ def _bundled() -> Sequence[Open]:
     with contextlib.suppress(UnknownPlugin):
         return tools().bundled()
     return ()
+
+
+def _staged(version: Version | None) -> str:
+    if version is None:
+        return ""
+    return f"{version.stage} {version.percent:g} %" if version.percent else str(version.stage)
 
 
 def _columns(entry: Entry) -> tuple[str, str, str]:

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from ringwall.errors import InvalidInput
 from ringwall.personalization.compose import PromptTemplate
-from ringwall.personalization.prompts import PromptRegistry, Stage
+from ringwall.personalization.prompts import PromptRegistry
+from ringwall.staging import Stage
 
 
 def listed(registry: Path, *, as_json: bool) -> None:

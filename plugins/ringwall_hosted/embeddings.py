@@ -112,13 +112,17 @@ class HostedEmbeddings(Embeddings):
         """The vector of each text, in order."""
         found: list[list[float]] = []
         for batch in self._batches([self._sendable(self._prefix, text) for text in texts]):
-            found += await self._embed(batch)
+            found += (await self._embed(batch))[0]
         return found
 
     async def aembed_query(self, text: str) -> list[float]:
         """The vector of a question."""
-        (vector,) = await self._embed([self._sendable(self._query_prefix, text)])
-        return vector
+        return (await self.aembed_counted(text))[0]
+
+    async def aembed_counted(self, text: str) -> tuple[list[float], int]:
+        """The vector of a question, and its tokens as the server counts them."""
+        (vector,), tokens = await self._embed([self._sendable(self._query_prefix, text)])
+        return vector, tokens
 
     async def close(self) -> None:
         """Close the connections that are open; each also closes with its event loop."""
@@ -143,7 +147,7 @@ class HostedEmbeddings(Embeddings):
 
     # ---- trying
 
-    async def _embed(self, texts: Sequence[str]) -> list[list[float]]:
+    async def _embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         body = vectors.body(
             texts, model=self._model, dimensions=self._dimensions, encoding=self._encoding, extra=self._extra
         )
@@ -153,21 +157,23 @@ class HostedEmbeddings(Embeddings):
                 return await self._attempt(body, secret, len(texts))
         raise AssertionError("the last attempt returns or raises")
 
-    async def _attempt(self, body: bytes, secret: Secret, count: int) -> list[list[float]]:
+    async def _attempt(self, body: bytes, secret: Secret, count: int) -> tuple[list[list[float]], int]:
         """One exchange, or an error that keeps nothing of the HTTP library's."""
         failure: RingwallError | None = None
         found: list[list[float]] = []
+        tokens = 0
         try:
             reply = vectors.Reply.model_validate_json(await self._exchange(body, secret))
             found = reply.vectors(count, self._dimension)
-            self._count(reply.tokens)
+            tokens = reply.tokens
+            self._count(tokens)
         except self._server.failures() as error:
             failure = self._server.meaning(error, expected=_EXPECTED)
         # Raised out here, where it does not carry the library's error along, and with that the request's key.
         if failure:
             raise failure
         self._dimension = len(found[0])
-        return found
+        return found, tokens
 
     async def _exchange(self, body: bytes, secret: Secret) -> bytes:
         """The whole body of the server's answer."""

@@ -138,6 +138,19 @@ def test_models_of_all_origins_are_added_listed_and_removed(models: Models) -> N
     assert len(models.json("list")) == 3
 
 
+def test_versions_of_a_model_are_staged_compared_and_told_of(models: Models) -> None:
+    for version, window in (("1", "1000"), ("2", "2000")):
+        assert models("add", f"big@{version}", *HOSTED[:-1], window)[0] == 0
+    assert models("stage", "big@1", "production") == (0, "big@1: production\n")
+    assert models("stage", "big@2", "canary", "--percent", "5", "--note", "longer") == (0, "big@2: canary for 5 %\n")
+    assert [entry["stage"] for entry in models.json("list")[:2]] == ["production", "canary"]
+    assert '+ "window": 2000,' in models("diff", "big@1", "big@2")[1]
+    status, said = models("history")
+    assert (status, len(said.splitlines())) == (0, 2)
+    assert said.endswith("big@2 canary longer\n")
+    assert models("stage", "big@3", "production")[0] == models("stage", "big@1", "retired")[0] != 0
+
+
 def test_a_changed_file_is_found_and_not_opened(models: Models) -> None:
     Path("x.gguf").write_bytes(b"weights")
     assert models("add", "x", "x.gguf", "--licence", "MIT", "--source", "here")[0] == 0

@@ -12,6 +12,7 @@ import pytest
 from ringwall.errors import BadModelFile, ConfigurationError
 from ringwall.model import Price
 from ringwall.model.registry import Entry, FileState, Hosted, Kind, ModelFile, ModelRegistry, Open, Own
+from ringwall.staging import Stage
 
 HOSTED = Hosted("big", "hosted", "gpt-4.1", "https://api.example.org/v1", 128_000, Price(2.0, 8.0), "no training")
 
@@ -207,3 +208,107 @@ def test_nothing_is_lost_when_processes_add_at_the_same_time(registry: ModelRegi
         process.join()
     assert len(registry.entries()) == 30
     assert json.loads((tmp_path / "models.json").read_text())["version"] == 1
+
+
+# Versions
+
+
+def hosted(version: str, window: int = 1000) -> Hosted:
+    return replace(HOSTED, name=f"big@{version}", window=window)
+
+
+@pytest.fixture
+def versioned(registry: ModelRegistry) -> ModelRegistry:
+    """Three versions of one model."""
+    for version in ("1", "2", "3"):
+        registry.add(hosted(version, int(version) * 1000))
+    return registry
+
+
+def stages(registry: ModelRegistry) -> dict[str, str]:
+    return {version.entry.name: str(version.stage) for version in registry.versions("big")}
+
+
+def test_a_name_means_the_version_in_production(versioned: ModelRegistry) -> None:
+    with pytest.raises(ConfigurationError, match="no version of model 'big' is in production"):
+        versioned.find("big")
+    for version in ("1", "3"):
+        versioned.move(f"big@{version}", Stage.PRODUCTION)
+        assert versioned.find("big") == hosted(version, int(version) * 1000)
+    assert stages(versioned) == {"big@1": "retired", "big@2": "draft", "big@3": "production"}
+    assert versioned.find("big@1").name == "big@1"
+
+
+def test_a_canary_is_for_its_share_and_each_asker_always_on_the_same_side(versioned: ModelRegistry) -> None:
+    versioned.move("big@1", Stage.PRODUCTION)
+    versioned.move("big@2", Stage.CANARY, percent=30)
+    askers = [f"user:{number}" for number in range(300)]
+    first = [versioned.choose("big", asker).name for asker in askers]
+    assert 60 <= first.count("big@2") <= 120
+    assert first == [versioned.choose("big", asker).name for asker in askers]
+    assert {versioned.choose("big", asker, cohort=lambda _: False).name for asker in askers} == {"big@1"}
+    assert versioned.find("big").name == "big@1"
+    versioned.move("big@3", Stage.CANARY, percent=1)
+    assert stages(versioned)["big@2"] == "retired"
+
+
+def test_a_version_is_moved_only_where_it_may_be(versioned: ModelRegistry) -> None:
+    versioned.move("big@1", Stage.PRODUCTION)
+    for name, stage, percent in (
+        ("big@1", Stage.RETIRED, 0.0),
+        ("big@2", Stage.CANARY, 0.0),
+        ("big@2", Stage.DRAFT, 5.0),
+        ("big@9", Stage.PRODUCTION, 0.0),
+        ("big", Stage.PRODUCTION, 0.0),
+    ):
+        with pytest.raises(ConfigurationError):
+            versioned.move(name, stage, percent=percent)
+    assert len(versioned.history()) == 1
+
+
+def test_who_moved_what_and_why_is_there_for_whoever_opens_the_file_again(
+    versioned: ModelRegistry, tmp_path: Path
+) -> None:
+    versioned.move("big@1", Stage.PRODUCTION, note="first")
+    versioned.move("big@2", Stage.PRODUCTION, note="better")
+    again = ModelRegistry(tmp_path / "models.json")
+    assert [(c.name, c.version, c.stage, c.note) for c in again.history("big")] == [
+        ("big", "1", "production", "first"),
+        ("big", "2", "production", "better"),
+    ]
+    assert again.find("big").name == "big@2"
+
+
+def test_versions_are_compared_by_what_is_said_of_them(versioned: ModelRegistry) -> None:
+    changed = [line for line in versioned.diff("big@1", "big@2").splitlines() if line[:1] in "+-"]
+    assert changed[2:] == ['- "name": "big@1",', '+ "name": "big@2",', '- "window": 1000,', '+ "window": 2000,']
+    assert versioned.diff("big@1", "big@1") == ""
+
+
+def test_a_name_has_versions_or_none(versioned: ModelRegistry) -> None:
+    with pytest.raises(ConfigurationError, match="already"):
+        versioned.add(HOSTED)
+    versioned.add(replace(HOSTED, name="other"))
+    with pytest.raises(ConfigurationError, match="already"):
+        versioned.add(replace(HOSTED, name="other@1"))
+    with pytest.raises(ConfigurationError, match="'other' has versions"):
+        versioned.versions("other")
+
+
+def test_what_is_in_production_is_not_removed(versioned: ModelRegistry) -> None:
+    versioned.move("big@1", Stage.PRODUCTION)
+    for name in ("big@1", "big"):
+        with pytest.raises(ConfigurationError):
+            versioned.remove(name)
+    versioned.move("big@2", Stage.PRODUCTION)
+    versioned.remove("big@1")
+    assert stages(versioned) == {"big@2": "production", "big@3": "draft"}
+
+
+def test_a_file_of_before_there_were_versions_is_read(registry: ModelRegistry, tmp_path: Path) -> None:
+    registry.add(HOSTED)
+    path = tmp_path / "models.json"
+    book = json.loads(path.read_text())
+    path.write_text(json.dumps({"version": 1, "models": book["models"]}))
+    assert registry.entries() == (HOSTED,)
+    assert (registry.versions(), registry.history()) == ((), ())

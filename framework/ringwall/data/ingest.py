@@ -73,7 +73,8 @@ class Ingestor:
         refused, and the rest goes on: no readers (`DocumentWithoutReaders`), front matter that names other readers
         than an ACL given here, the id of one before it, text or id that UTF-8 cannot hold, a vector with NaN, and
         what an embedder elsewhere may not read (`FlowDenied`, before any of it is sent). An earlier version of a
-        refused document stays as it was. What was yielded is stored; memory in use does not grow with the number of
+        refused document stays, for those who could read it and whom its source still lets read it (`Refused.earlier`);
+        so it does if the embedder fails. What was yielded is stored; memory in use does not grow with the number of
         documents.
 
         `all_of` says that these are all the documents there are whose ids begin so: what the manifest knows

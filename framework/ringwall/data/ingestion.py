@@ -17,6 +17,7 @@ from ringwall.data.admit import content_of, name_of, stored_name
 from ringwall.data.ahead import ahead
 from ringwall.data.base import DocumentStore, StoreOfRecord
 from ringwall.data.manifest import Entry, Manifest
+from ringwall.data.narrowing import Narrowing
 from ringwall.data.outcome import Ingested, Outcome, Refused, Relabelled, Removed
 from ringwall.data.preparation import READ_AHEAD, Job, Order, Preparation
 from ringwall.data.vectors import check_vectors
@@ -48,6 +49,7 @@ class Ingestion:
         self, store: DocumentStore, manifest: Manifest, preparation: Preparation, workers: Workers | None
     ) -> None:
         self._store, self._manifest, self._preparation, self._workers = store, manifest, preparation, workers
+        self._narrowing = Narrowing(store, manifest)
         self._tenant = preparation.tenant
         self._recipe = ""
         self._unlisted: list[str] = []
@@ -132,7 +134,13 @@ class Ingestion:
             jobs = self._preparation.read_all(orders, fetching)
             async with contextlib.aclosing(ahead(_made_in(reading, lambda: _gather(jobs)))) as batches:
                 async for batch in batches:
-                    yield await _run_in(embedding, lambda: self._preparation.embed(batch))  # noqa: B023 (run at once)
+                    await self._narrowing.at_once(batch)
+                    try:
+                        embedded = await _run_in(embedding, lambda: self._preparation.embed(batch))  # noqa: B023 (run at once)
+                    except Exception:
+                        await self._narrowing.of(batch)
+                        raise
+                    yield embedded
 
     async def _elsewhere(self, orders: Iterator[Order | Job], workers: Workers) -> AsyncGenerator[list[Job], None]:
         """By workers, each with some documents at a time."""
@@ -141,12 +149,19 @@ class Ingestion:
             loads = _made_in(reading, lambda: _load(orders))
             async with contextlib.aclosing(workers.each(self._preparation, loads)) as done:
                 async for asked, made in done:
-                    batch += map(_made, asked, made)
+                    batch += map(self._made, asked, made)
                     if len(batch) >= _MOST_DOCUMENTS or sum(len(job.chunks or ()) for job in batch) >= _BATCH:
                         yield batch
                         batch = []
         if batch:
             yield batch
+
+    def _made(self, order: Order | Job, made: Job | WorkerDied) -> Job:
+        """What a worker made of an order; a document that lets workers die is refused."""
+        if isinstance(made, Job):
+            return made
+        readers = self._preparation.told_by_name(order) if isinstance(order, Order) else None
+        return Job(order.name, Refused(order.name, made), readers=readers)
 
     # Storing
 
@@ -160,6 +175,7 @@ class Ingestion:
             await asyncio.to_thread(self._manifest.begin, [job.name for job in open_jobs])
         await self._replace(new)
         await self._relabel(relabelled)
+        await self._narrowing.of([job for job in jobs if isinstance(job.outcome, Refused)])
         entries = [
             Entry(job.name, job.content, self._recipe, job.readers, job.passages)
             for job in open_jobs
@@ -226,11 +242,6 @@ def _load(orders: Iterator[Order | Job]) -> list[Order | Job]:
         if characters >= _LOAD or len(load) >= _MOST_DOCUMENTS:
             break
     return load
-
-
-def _made(order: Order | Job, made: Job | WorkerDied) -> Job:
-    """What a worker made of an order; a document that lets workers die is refused."""
-    return made if isinstance(made, Job) else Job(order.name, Refused(order.name, made))
 
 
 def _one_thread() -> ThreadPoolExecutor:

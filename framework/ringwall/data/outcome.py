@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from ringwall.errors import RingwallError
 from ringwall.principal import ACL
@@ -41,10 +42,15 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A document that was not stored, and why."""
+    """A document that was not stored, and why.
+
+    `earlier` says what became of a version of it in the store: `kept` as it was, `narrowed` to those who could read
+    it and still may, or `removed`, so that none is left: there was nobody, as far as that can be told.
+    """
 
     document: str
     error: RingwallError
+    earlier: Literal["kept", "narrowed", "removed"] = "kept"
 
 
 Outcome = Ingested | Unchanged | Relabelled | Removed | Refused

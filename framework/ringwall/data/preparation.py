@@ -115,23 +115,34 @@ class Preparation:
         return pool.submit(self._read, order) if isinstance(order.document, Pending) else self._read(order)
 
     def _read(self, order: Order) -> Job:
+        said: ACL | None = None
         try:
             if order.known:
                 return self._known(order, order.known)
             admitted = admit(loaded(order.document), order.came_as, self.readers, self.tenant)
+            said = admitted.readers
             check_may_embed(self.embeddings, admitted.readers, self.embedder_holds, order.came_as)
             return Job(order.name, None, order.content, admitted.readers, self._chunks(admitted))
         except (InvalidInput, FlowDenied) as error:
-            return Job(order.came_as, Refused(order.came_as, error))
+            return Job(order.name, Refused(order.came_as, error), readers=said or self.told_by_name(order))
+
+    def told_by_name(self, order: Order) -> ACL | None:
+        """Who may read a document, if that is said, and without reading it."""
+        if not tell_by_name(self.readers):
+            return None
+        from langchain_core.documents import Document
+
+        unread = Document(id=order.came_as, page_content="", metadata={"source": order.came_as})
+        try:
+            return readers_of(unread, order.came_as, self.readers, self.tenant)
+        except InvalidInput:
+            return None
 
     def unread(self, order: Order) -> Job | None:
         """What becomes of a document that need not be read, since all is known of it; None if it must be."""
         if not order.known or not isinstance(order.document, Pending) or not tell_by_name(self.readers):
             return None
-        from langchain_core.documents import Document
-
-        unread = Document(id=order.came_as, page_content="", metadata={"source": order.came_as})
-        same = readers_of(unread, order.came_as, self.readers, self.tenant) == order.known.readers
+        same = self.told_by_name(order) == order.known.readers
         return Job(order.name, Unchanged(order.name)) if same else None
 
     def _known(self, order: Order, known: Entry) -> Job:

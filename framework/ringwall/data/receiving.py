@@ -6,7 +6,8 @@ sends nothing anywhere, else the principal that gets all it is given. Wrappers p
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -19,6 +20,19 @@ PUBLIC_ONLY: Final[Grants] = frozenset((PUBLIC,))
 
 MayReceive = Callable[[Principal, Sequence[str]], Awaitable[bool]]
 """Says whether a principal may be sent these texts; asked before they leave. May raise `FlowDenied` instead."""
+
+
+Took = Callable[[int], None]
+"""Is told how many tokens somebody says that it took."""
+
+Sending = Callable[[object, Principal, Sequence[str]], AbstractAsyncContextManager[Took]]
+"""Surrounds the sending of texts to a part, which is that principal; may raise before they leave."""
+
+
+@asynccontextmanager
+async def nobody_counts(part: object, receiver: Principal, texts: Sequence[str]) -> AsyncGenerator[Took, None]:
+    """The surroundings where nobody counts what is sent."""
+    yield lambda tokens: None
 
 
 def receiver_of(part: object, *, kind: str = "embedder") -> Principal | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from ringwall.data.base import Condition, DocumentStore, Embeddings, Match, Query, Vector
-from ringwall.data.receiving import MayReceive, nobody_said, receiver_of
+from ringwall.data.receiving import MayReceive, Sending, nobody_counts, nobody_said, receiver_of
 from ringwall.data.stages import Fold, Search, Stage, ranked, without_repeats
 from ringwall.principal import Grants
 
@@ -27,11 +27,21 @@ class Trail(ABC):
         """Take down the candidates that a stage left, best first, with their scores."""
 
 
+@runtime_checkable
+class Counted(Protocol):
+    """An embedder elsewhere that says how many tokens a question took."""
+
+    async def aembed_counted(self, text: str) -> tuple[Sequence[float], int]:
+        """The vector of a question, and its tokens as whoever embeds it counts them."""
+        ...
+
+
 class Retriever:
     """Finds what answers a question among what a reader may read.
 
     `embeddings` must be the ones the store was filled with; None searches by words alone. `may_receive` is asked
     before an embedder or a reranker elsewhere is sent anything; what may not be sent is searched for by words alone.
+    What is sent goes through `sending`, which counts it.
     """
 
     def __init__(
@@ -41,10 +51,11 @@ class Retriever:
         *,
         trail: Trail | None = None,
         may_receive: MayReceive = nobody_said,
+        sending: Sending = nobody_counts,
     ) -> None:
         self._store, self._embeddings, self._trail = store, embeddings, trail
         self._receiver = None if embeddings is None else receiver_of(embeddings)
-        self._may_receive = may_receive
+        self._may_receive, self._sending = may_receive, sending
 
     async def retrieve(
         self,
@@ -66,7 +77,7 @@ class Retriever:
         reciprocal ranks (Cormack, Clarke and Büttcher, SIGIR 2009).
         """
         matches = await self._search(question, readable, max(k, fetch), where, rewriter, fold)
-        search = Search(question, readable, k, self._store, self._may_receive)
+        search = Search(question, readable, k, self._store, self._may_receive, self._sending)
         for stage in stages:
             matches = await stage(search, matches)
             self._note(getattr(stage, "__name__", type(stage).__name__), matches)
@@ -118,10 +129,16 @@ class Retriever:
 
     async def _vector(self, text: str) -> Vector:
         assert self._embeddings is not None
-        # One that waits for a server need not hold a thread meanwhile; LangChain's others would take one anyway.
-        ask = getattr(self._embeddings, "aembed_query", None) if self._receiver else None
-        vector = await (ask(text) if ask else asyncio.to_thread(self._embeddings.embed_query, text))
-        return tuple(vector)
+        if self._receiver is None:
+            return tuple(await asyncio.to_thread(self._embeddings.embed_query, text))
+        async with self._sending(self._embeddings, self._receiver, (text,)) as took:
+            if isinstance(self._embeddings, Counted):
+                vector, tokens = await self._embeddings.aembed_counted(text)
+                took(tokens)
+                return tuple(vector)
+            # One that waits for a server need not hold a thread meanwhile; LangChain's others would take one anyway.
+            ask = getattr(self._embeddings, "aembed_query", None)
+            return tuple(await (ask(text) if ask else asyncio.to_thread(self._embeddings.embed_query, text)))
 
     def _note(self, stage: str, matches: Sequence[Match]) -> None:
         if self._trail is not None:

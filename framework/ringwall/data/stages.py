@@ -18,7 +18,7 @@ from typing import Protocol
 from ringwall.data.alike import THRESHOLD, check_threshold, likeness, may_be_alike, shingles
 from ringwall.data.base import Chunk, DocumentStore, Match
 from ringwall.data.lexical import words
-from ringwall.data.receiving import MayReceive, nobody_said, receiver_of
+from ringwall.data.receiving import MayReceive, Sending, nobody_counts, nobody_said, receiver_of
 from ringwall.errors import InvalidInput
 from ringwall.principal import Grants, Principal
 
@@ -27,7 +27,7 @@ from ringwall.principal import Grants, Principal
 class Search:
     """What is looked for, for whom, and where; `k` matches are wanted in the end.
 
-    A stage that sends text out of the process asks `may_receive` first.
+    A stage that sends text out of the process asks `may_receive` first, and sends it within `sending`.
     """
 
     question: str
@@ -35,6 +35,7 @@ class Search:
     k: int
     store: DocumentStore
     may_receive: MayReceive = nobody_said
+    sending: Sending = nobody_counts
 
 
 Stage = Callable[[Search, list[Match]], Awaitable[list[Match]]]
@@ -65,9 +66,14 @@ class Rerank:
     async def __call__(self, search: Search, matches: list[Match]) -> list[Match]:
         texts = [match.chunk.text for match in matches]
         receiver = receiver_of(self._reranker, kind="reranker")
-        if receiver is not None and not await search.may_receive(receiver, (search.question, *texts)):
+        if receiver is None:
+            scores = await asyncio.to_thread(self._reranker.scores, search.question, texts)
+        elif not await search.may_receive(receiver, (search.question, *texts)):
             return matches
-        scores = await asyncio.to_thread(self._reranker.scores, search.question, texts)
+        else:
+            pairs = [search.question + text for text in texts]  # as they are read: together
+            async with search.sending(self._reranker, receiver, pairs):
+                scores = await asyncio.to_thread(self._reranker.scores, search.question, texts)
         return ranked([Match(match.chunk, float(s)) for match, s in zip(matches, scores, strict=True)])
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
+from ringwall.data.receiving import Took
 from ringwall.deployment.budgets import Amounts, Budgets, money
 from ringwall.deployment.gates import ModelGate
 from ringwall.deployment.metering import Meter, Work
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.errors import BadReply, LimitReached, RingwallError
 from ringwall.interface.base import CallContext, CallStatus, PreparedCall, Tool, ToolOutcome, ToolRunner
-from ringwall.model.base import Delta, Location, ModelProvider, ModelRequest, Usage
+from ringwall.model.base import Delta, Location, ModelProvider, ModelRequest, Price, Usage
+from ringwall.principal import Principal
 
 _NOTHING: Final[Amounts] = {"rounds": 0, "tokens": 0, "money": 0}
 
@@ -58,6 +61,33 @@ class BudgetedModel(ModelGate):
             return _NOTHING
         self._log.note("budget.guessed", {"provider": self._inner.info.name})
         return {}
+
+
+@asynccontextmanager
+async def budgeted_sending(
+    budgets: Budgets, meter: Meter, log: RunLog, part: object, receiver: Principal, texts: Sequence[str]
+) -> AsyncGenerator[Took, None]:
+    """Let texts be sent to an embedder or a reranker only if what it can take is within every budget.
+
+    Charged is what it says that it took, at its `price` if it has one; else what was reserved. Who could not be
+    reached is charged nothing.
+    """
+    price = getattr(part, "price", None)
+    price = price if isinstance(price, Price) else Price()
+    spender = meter.spender(receiver.id)
+    work = await Work.begin(meter, spender, budgets.of_texts(texts, price), sure=True)
+    told: list[int] = []
+    failed = False
+    try:
+        async with work.timed():
+            yield told.append
+    except RingwallError as error:
+        failed = not isinstance(error, BadReply | LimitReached)
+        raise
+    finally:
+        if not told and not failed:
+            log.note("budget.guessed", {"provider": receiver.id})
+        await work.end(budgets.of_tokens(sum(told), price) if told or failed else {})
 
 
 class BudgetedTools(ToolRunner):

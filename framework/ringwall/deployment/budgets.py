@@ -198,6 +198,15 @@ class Budgets:
         dearest = Price(max(price.prompt, price.cached or 0.0), price.completion)
         return {"rounds": 1, "tokens": usage.prompt + usage.completion, "money": money(dearest.of(usage))}
 
+    def of_texts(self, texts: Sequence[str], price: Price) -> Amounts:
+        """What an embedder or a reranker can take at most that is sent these; a request of theirs is no round."""
+        tokens = sum(_PER_MESSAGE + len(text.encode("utf-8", "surrogatepass")) for text in texts)
+        return self.of_tokens(tokens, price)
+
+    def of_tokens(self, tokens: int, price: Price) -> Amounts:
+        """What so many tokens of texts are that were embedded or ranked."""
+        return {"tokens": tokens, "money": money(price.of(Usage(tokens)))}
+
     def reservation(self, spender: Spender, amounts: Amounts, *, sure: bool) -> Reservation:
         """What is to be reserved in the ledger, for every budget that counts one of the amounts."""
         now = self.now()

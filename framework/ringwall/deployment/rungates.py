@@ -5,7 +5,10 @@ A budget stands outermost, so that what a gate or a guard refuses costs nothing;
 
 from __future__ import annotations
 
-from ringwall.deployment.budgetgate import BudgetedModel, BudgetedTools
+from functools import partial
+
+from ringwall.data.receiving import Sending, nobody_counts
+from ringwall.deployment.budgetgate import BudgetedModel, BudgetedTools, budgeted_sending
 from ringwall.deployment.budgets import Budgets
 from ringwall.deployment.gates import GatedModel
 from ringwall.deployment.guarded import GuardedArguments, GuardedModel, GuardedResults
@@ -30,6 +33,13 @@ class RunGates:
         if self._budgets is None or self._meter is None:
             return gated
         return BudgetedModel(gated, self._budgets, self._meter, self._log)
+
+    @property
+    def sending(self) -> Sending:
+        """What counts the texts that go to embedders and rerankers elsewhere."""
+        if self._budgets is None or self._meter is None:
+            return nobody_counts
+        return partial(budgeted_sending, self._budgets, self._meter, self._log)
 
     def tools(self, runner: ToolRunner) -> ToolRunner:
         """The gates in front of the tools."""

@@ -5,11 +5,11 @@ A local file is pinned by its SHA-256, and opened through the registry only whil
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -18,14 +18,17 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from ringwall.cohort import Cohort, everybody
 from ringwall.errors import BadModelFile, ConfigurationError
 from ringwall.model.base import Price
+from ringwall.staging import Change, Stage, check_move, chosen, difference, moved
 
 _BLOCK: Final = 2**20
 
 _FREE: Final = Price()
 
-_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._-]*)?$"
+"""`qwen`, or a version of it: `qwen@2`."""
 
 Name = Annotated[str, Field(pattern=_NAME)]
 
@@ -127,11 +130,33 @@ class FileState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Version:
+    """A version of a model (`name@version`) at its stage. `percent` of the askers get a canary; `note` says why."""
+
+    entry: Entry
+    stage: Stage = Stage.DRAFT
+    percent: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a version stands that was moved; `model` is its whole name."""
+
+    model: Name
+    stage: Stage
+    percent: Annotated[float, Field(ge=0, le=100)] = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class _Book:
     """The file's content. `version` is that of its form: a later one may know of more than one file for a name."""
 
     version: Literal[1] = 1
     models: tuple[Annotated[Entry, Field(discriminator="origin")], ...] = ()
+    stages: tuple[_Place, ...] = ()
+    history: tuple[Change, ...] = ()
 
 
 _BOOK: Final = TypeAdapter(_Book)
@@ -151,30 +176,96 @@ class ModelRegistry:
 
     def entries(self) -> tuple[Entry, ...]:
         """All models, by name."""
-        return tuple(sorted((*self._bundled, *self._read()), key=lambda entry: entry.name))
+        return tuple(sorted((*self._bundled, *self._read().models), key=lambda entry: entry.name))
 
     def find(self, name: str) -> Entry:
-        """The model of a name. Raises `ConfigurationError`."""
+        """The model of a name; of a name that has versions, the one in production. Raises `ConfigurationError`."""
         entries = {entry.name: entry for entry in self.entries()}
         if name in entries:
             return entries[name]
+        if any(_split(other)[0] == name for other in entries):
+            return self.choose(name, cohort=lambda asker: False)
         known = ", ".join(entries) or "none"
         raise ConfigurationError(f"no model is named {name!r}", expected=f"one of: {known}")
 
     def add(self, entry: Entry) -> None:
         """Add a model under a new name. Raises `ConfigurationError` for one that is taken, or that cannot be right."""
         _check(entry)
-        with self._changing() as entries:
-            if any(other.name == entry.name for other in (*self._bundled, *entries)):
-                raise ConfigurationError(f"a model is named {entry.name!r} already", hint="choose another name")
-            entries.append(entry)
+        name, version = _split(entry.name)
+
+        def added(book: _Book) -> _Book:
+            for other in (*self._bundled, *book.models):
+                model, its_version = _split(other.name)
+                if other.name == entry.name or (model == name and bool(version) != bool(its_version)):
+                    raise ConfigurationError(f"a model is named {other.name!r} already", hint="choose another name")
+            return replace(book, models=(*book.models, entry))
+
+        self._change(added)
 
     def remove(self, name: str) -> None:
         """Forget a model; its file stays. Raises `ConfigurationError` if none has the name, or it came bundled."""
-        if self.find(name) in self._bundled:
+        gone = self.find(name)
+        if gone in self._bundled:
             raise ConfigurationError(f"{name!r} is installed with its plugin, and not in {self._path}")
-        with self._changing() as entries:
-            entries[:] = [entry for entry in entries if entry.name != name]
+        if gone.name != name:
+            raise ConfigurationError(f"{name!r} has versions", hint=f"remove one of them, such as {gone.name!r}")
+
+        def removed(book: _Book) -> _Book:
+            if any(at.model == name and at.stage is Stage.PRODUCTION for at in book.stages):
+                raise ConfigurationError(f"{name} is in production", hint="bring another version there first")
+            kept = tuple(entry for entry in book.models if entry.name != name)
+            return replace(book, models=kept, stages=tuple(at for at in book.stages if at.model != name))
+
+        self._change(removed)
+
+    # Versions
+
+    def versions(self, name: str | None = None) -> tuple[Version, ...]:
+        """The versions of a model, or of all, each at its stage. Raises `ConfigurationError` for a name without."""
+        book = self._read()
+        places = {at.model: at for at in book.stages}
+        found = [entry for entry in book.models if _split(entry.name)[1] and name in (None, _split(entry.name)[0])]
+        if name is not None and not found:
+            raise ConfigurationError(f"no model {name!r} has versions", expected=f"one that was added as `{name}@1`")
+        return tuple(_standing(entry, places.get(entry.name)) for entry in found)
+
+    def history(self, name: str | None = None) -> tuple[Change, ...]:
+        """What was moved, oldest first."""
+        return tuple(change for change in self._read().history if name in (None, change.name))
+
+    def move(self, name: str, stage: Stage, *, percent: float = 0.0, note: str = "") -> None:
+        """Bring a version (`qwen@2`) to a stage; whichever was there is retired. `percent` of the askers get a canary.
+
+        Raises `ConfigurationError` as `ringwall.personalization.prompts.PromptRegistry.move` does.
+        """
+        model, version = _split(name)
+
+        def moved_there(book: _Book) -> _Book:
+            if not version or not any(entry.name == name for entry in book.models):
+                raise ConfigurationError(f"no model {name!r}", expected="a version that was added, as `name@version`")
+            at = next((each.stage for each in book.stages if each.model == name), Stage.DRAFT)
+            check_move(name, at, stage, percent)
+            stages = moved(book.stages, _Place(name, stage, percent, note), lambda each: _split(each.model))
+            change = Change(time.time(), model, version, stage, note)
+            return replace(book, stages=stages, history=(*book.history, change))
+
+        self._change(moved_there)
+
+    def choose(self, name: str, asker: str = "", *, cohort: Cohort = everybody) -> Entry:
+        """The version that an asker gets: the canary for its share of a cohort, else the one in production.
+
+        Raises `ConfigurationError` for a name that has nothing in production.
+        """
+        found = chosen(self.versions(name), asker, cohort, lambda version: version.entry.name)
+        if found is None:
+            raise ConfigurationError(f"no version of model {name!r} is in production", hint="bring one there")
+        return found.entry
+
+    def diff(self, old: str, new: str) -> str:
+        """What is said otherwise of two models, line by line (a unified diff); empty if nothing is."""
+        return difference(_lines(self.find(old)), _lines(self.find(new)), (old, new))
+
+    # Files
 
     def path(self, name: str, advance: Advance = unseen) -> Path:
         """The file of a local model, for whoever loads it: a model, an adapter or a control vector.
@@ -210,37 +301,34 @@ class ModelRegistry:
             raise ConfigurationError(f"{name!r} is hosted: it has no file", expected="the name of a local model")
         return entry
 
-    def _read(self) -> tuple[Entry, ...]:
+    def _read(self) -> _Book:
         folder = self._path.parent
         try:
             book = _BOOK.validate_json(self._path.read_bytes())
-            return tuple(_moved(entry, lambda path: folder / path) for entry in book.models)
+            return replace(book, models=tuple(_moved(entry, lambda path: folder / path) for entry in book.models))
         except FileNotFoundError:
-            return ()
+            return _Book()
         except OSError as error:
             raise self._unusable(str(error.strerror)) from error
         except ValidationError as error:
             raise self._unusable(_first(error)) from error
 
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[list[Entry]]:
-        """The entries of the file, which are written when whoever changes them is done."""
+    def _change(self, make: Callable[[_Book], _Book]) -> None:
+        """Put what `make` makes of the file's content in its place; meanwhile nobody else changes it."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.with_name(f"{self._path.name}.lock").open("ab") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                entries = [*self._read()]
-                yield entries
-                self._write(entries)
+                self._write(make(self._read()))
         except OSError as error:
             raise self._unusable(str(error.strerror)) from error
 
-    def _write(self, entries: Sequence[Entry]) -> None:
+    def _write(self, book: _Book) -> None:
         """Write the file anew; whoever reads it sees the old or the new one."""
         folder, new = self._path.parent, self._path.with_name(f"{self._path.name}.new")
-        kept = tuple(_moved(entry, lambda path: _within(folder, path)) for entry in entries)
+        kept = tuple(_moved(entry, lambda path: _within(folder, path)) for entry in book.models)
         with new.open("wb") as file:
-            file.write(_BOOK.dump_json(_Book(models=kept), indent=1))
+            file.write(_BOOK.dump_json(replace(book, models=kept), indent=1))
             file.flush()
             os.fsync(file.fileno())
         new.replace(self._path)
@@ -277,6 +365,20 @@ def _check(entry: Entry) -> None:
             expected="`https://host/path`, without a user, a query or a fragment",
             hint="keep keys in the environment",
         )
+
+
+def _split(name: str) -> tuple[str, str]:
+    """What a model is called, and which version of it this is; empty for one without."""
+    model, _, version = name.partition("@")
+    return model, version
+
+
+def _standing(entry: Entry, at: _Place | None) -> Version:
+    return Version(entry) if at is None else Version(entry, at.stage, at.percent, at.note)
+
+
+def _lines(entry: Entry) -> list[str]:
+    return _ENTRY.dump_json(entry, indent=1).decode().splitlines()
 
 
 def _is_plain(url: str) -> bool:

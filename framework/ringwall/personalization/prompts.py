@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import string
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, TypeAdapter
 
-from ringwall.cohort import Cohort, everybody, place
+from ringwall.cohort import Cohort, everybody
 from ringwall.errors import ConfigurationError, InvalidInput
 from ringwall.keptfile import KeptFile
 from ringwall.personalization.compose import DEFAULT_PROMPT, PROMPT_NAME, PromptTemplate
+from ringwall.staging import Change, Stage, check_move, chosen, difference, moved
 
 _FIELDS: Final = {
     "context": frozenset(("passages", "question")),
     "bare": frozenset(("question",)),
     "passage": frozenset(("number", "text")),
 }
-
-
-class Stage(StrEnum):
-    """How far a version got: of one prompt at most one is `CANARY` and one `PRODUCTION`."""
-
-    DRAFT = "draft"
-    CANARY = "canary"
-    PRODUCTION = "production"
-    RETIRED = "retired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +31,6 @@ class Version:
     template: PromptTemplate
     stage: Stage = Stage.DRAFT
     percent: Annotated[float, Field(ge=0, le=100)] = 0.0
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What was done to a version at what time (Unix, in seconds), and why."""
-
-    at: float
-    name: str
-    version: str
-    stage: Stage
     note: str = ""
 
 
@@ -124,12 +103,9 @@ class PromptRegistry:
         Raises `ConfigurationError` for a version that is not there, a canary for nobody, and for the production
         version, which leaves its stage only when another takes it.
         """
-        moved = self.find(name, version)
-        if moved.stage is Stage.PRODUCTION and stage is not Stage.PRODUCTION:
-            raise ConfigurationError(f"{name}@{version} is in production", hint="bring another version there instead")
-        if (stage is Stage.CANARY) != (0 < percent <= 100):
-            raise ConfigurationError(f"{stage} for {percent:g} percent", expected="0 to 100 for a canary, else none")
-        self._file.change(lambda book: _moved(book, Version(moved.template, stage, percent, note)))
+        found = self.find(name, version)
+        check_move(f"{name}@{version}", found.stage, stage, percent)
+        self._file.change(lambda book: _moved(book, Version(found.template, stage, percent, note)))
 
     def roll_back(self, name: str, *, note: str) -> None:
         """Retire the canary of a prompt, if there is one: from the next run on everybody gets what is in production."""
@@ -140,8 +116,7 @@ class PromptRegistry:
     def diff(self, name: str, old: str, new: str) -> str:
         """What changed between two versions, line by line (a unified diff); empty if nothing did."""
         before, after = self.find(name, old).template, self.find(name, new).template
-        lines = difflib.unified_diff(_lines(before), _lines(after), str(before), str(after), lineterm="")
-        return "\n".join(lines)
+        return difference(_lines(before), _lines(after), (str(before), str(after)))
 
     def choice(self, name: str, *, cohort: Cohort = everybody) -> Choice:
         """Who gets which version, for `Compose(choice=...)`: the canary for its share of a cohort, else production.
@@ -151,13 +126,10 @@ class PromptRegistry:
         """
 
         def choose(asker: str) -> PromptTemplate:
-            found = {each.stage: each for each in self.versions(name)}
-            canary = found.get(Stage.CANARY)
-            if canary and cohort(asker) and place(str(canary.template), asker) < canary.percent:
-                return canary.template
-            if Stage.PRODUCTION not in found:
+            found = chosen(self.versions(name), asker, cohort, lambda version: str(version.template))
+            if found is None:
                 raise ConfigurationError(f"no version of prompt {name!r} is in production", hint="bring one there")
-            return found[Stage.PRODUCTION].template
+            return found.template
 
         choose("")
         return choose
@@ -189,17 +161,9 @@ def check_template(template: PromptTemplate) -> None:
 
 
 def _moved(book: _Book, version: Version) -> _Book:
-    name, number = version.template.name, version.template.version
-    kept = [each for each in book.prompts if (each.template.name, each.template.version) != (name, number)]
-    if version.stage in (Stage.CANARY, Stage.PRODUCTION):
-        kept = [
-            replace(each, stage=Stage.RETIRED, percent=0.0)
-            if each.template.name == name and each.stage is version.stage
-            else each
-            for each in kept
-        ]
-    change = Change(time.time(), name, number, version.stage, version.note)
-    return replace(book, prompts=(*kept, version), history=(*book.history, change))
+    change = Change(time.time(), version.template.name, version.template.version, version.stage, version.note)
+    prompts = moved(book.prompts, version, lambda each: (each.template.name, each.template.version))
+    return replace(book, prompts=prompts, history=(*book.history, change))
 
 
 def _lines(template: PromptTemplate) -> list[str]:
