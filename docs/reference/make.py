@@ -77,6 +77,7 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall.interface",
         "ringwall.interface.functions",
         "ringwall.interface.plan",
+        "ringwall.interface.conditions",
         "ringwall.interface.meaning",
         "ringwall.interface.contract",
     ),

@@ -233,8 +233,9 @@ class App:
     ) -> None:
         """Answer yes to a run's open question: for exactly that call with exactly these arguments, once.
 
-        `call` may be left out when only one is open; several are answered together or not at all. With `standing`,
-        which `draft` made, calls within its bounds are let from the next decision on.
+        `call` may be left out when only one is open; several are answered together or not at all, and so are those of
+        a `group` (see `Approval`), by its name. With `standing`, which `draft` made, calls within its bounds are let
+        from the next decision on.
 
         Raises `UnknownRun`, `NotWaiting` (also when it is too late), `ActionDenied` (nobody approves its own call,
         unless the rule says so), `FlowDenied`, and `JournalConflict` when somebody else was quicker.

@@ -16,7 +16,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from ringwall.audit_commands import opened, plain, policy_in
+from ringwall.audit_commands import plain, policy_in
 from ringwall.deployment.approvals import Approval
 from ringwall.deployment.desk import ApprovalDesk, Bounds
 from ringwall.deployment.journal import Journal, RunStatus
@@ -25,27 +25,28 @@ from ringwall.deployment.reading import app_of
 from ringwall.deployment.standing import Standing
 from ringwall.deployment.terms import seconds, written
 from ringwall.errors import InvalidInput, NotWaiting
+from ringwall.places import JournalPlace, opened
 from ringwall.principal import Principal
 
 T = TypeVar("T")
 
 app = typer.Typer(help="Show what waits for people, and answer it.", no_args_is_help=True)
 
-JournalPath = Annotated[Path, typer.Argument(help="The journal's SQLite file.", exists=True, dir_okay=False)]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 As = Annotated[str, typer.Option("--as", help="Who looks or answers: `user:mia`.")]
 Roles = Annotated[list[str], typer.Option("--role", help="A role that you vouch for, repeated.")]
 Tenant = Annotated[str, typer.Option(help="The tenant of who looks or answers.")]
 PolicyPath = Annotated[Path | None, typer.Option("--policy", help="Rules, or Casbin's lines in a .csv; else none.")]
 Calls = Annotated[
-    list[str], typer.Option("--call", help="A call of the run, repeated; may be left out if one is open.")
+    list[str],
+    typer.Option("--call", help="A call of the run or a group of them, repeated; may be left out if one is open."),
 ]
 Note = Annotated[str, typer.Option(help="Why; kept in the journal.")]
 
 
 @app.command("list")
 def list_open(
-    journal: JournalPath,
+    journal: JournalPlace,
     as_: As,
     role: Roles = [],  # noqa: B006
     tenant: Tenant = "",
@@ -53,16 +54,16 @@ def list_open(
 ) -> None:
     """Show the open questions that `--as` may see and answer."""
     found = _run(_waiting(journal, policy, Principal(as_, tenant, frozenset(role))))
-    table = Table("run", "call", "asked by", "tool", "why", "expires")
+    table = Table("run", "call or group", "asked by", "tool", "why", "expires")
     for each in found:
         until = _when(each.expires) + (" (escalated)" if each.escalated else "")
-        table.add_row(*map(plain, (each.run, each.call, each.requester, each.tool, each.reason, until)))
+        table.add_row(*map(plain, (each.run, each.group, each.requester, each.tool, each.reason, until)))
     Console().print(table if found else "nothing waits for you")
 
 
 @app.command()
 def show(
-    journal: JournalPath,
+    journal: JournalPlace,
     run: RunId,
     as_: As,
     role: Roles = [],  # noqa: B006
@@ -80,7 +81,7 @@ def show(
 
 @app.command()
 def approve(
-    journal: JournalPath,
+    journal: JournalPlace,
     run: RunId,
     as_: As,
     call: Calls = [],  # noqa: B006
@@ -110,7 +111,7 @@ def approve(
 
 @app.command()
 def deny(
-    journal: JournalPath,
+    journal: JournalPlace,
     run: RunId,
     as_: As,
     call: Calls = [],  # noqa: B006
@@ -126,7 +127,7 @@ def deny(
 
 @app.command()
 def declassify(
-    journal: JournalPath,
+    journal: JournalPlace,
     run: RunId,
     as_: As,
     call: Annotated[str | None, typer.Option(help="A call of the run.")] = None,
@@ -147,7 +148,7 @@ def declassify(
 
 @app.command()
 def standing(
-    journal: JournalPath,
+    journal: JournalPlace,
     as_: As,
     name: Annotated[str, typer.Option("--app", help="The app's name.")] = "app",
     revoke: Annotated[str, typer.Option(help="The id of a rule to take back.")] = "",
@@ -175,7 +176,7 @@ def standing(
 # The work
 
 
-async def _waiting(journal: Path, policy: Path | None, by: Principal) -> list[Approval]:
+async def _waiting(journal: str, policy: Path | None, by: Principal) -> list[Approval]:
     """What waits in all apps of a journal."""
     async with opened(journal) as held:
         apps = {await _app(held, record.run): None for record in await held.runs(RunStatus.WAITING)}
@@ -188,20 +189,20 @@ async def _app(journal: Journal, run: str) -> str:
 
 
 @asynccontextmanager
-async def _desk(journal: Path, policy: Path | None, run: str) -> AsyncIterator[ApprovalDesk]:
+async def _desk(journal: str, policy: Path | None, run: str) -> AsyncIterator[ApprovalDesk]:
     async with opened(journal) as held:
         yield ApprovalDesk(held, policy_in(policy), await _app(held, run))
 
 
 async def _answered(
-    journal: Path, policy: Path | None, run: str, by: Principal, calls: Sequence[str], note: str, *, yes: bool
+    journal: str, policy: Path | None, run: str, by: Principal, calls: Sequence[str], note: str, *, yes: bool
 ) -> None:
     async with _desk(journal, policy, run) as desk:
         await (desk.approve if yes else desk.deny)(run, by, calls=calls, note=note)
 
 
 async def _let_stand(
-    journal: Path,
+    journal: str,
     policy: Path | None,
     run: str,
     by: Principal,

@@ -9,15 +9,12 @@ from typing import Annotated
 import typer
 
 from ringwall import audit_commands
+from ringwall.places import EvidencePlace, JournalPlace, place
 from ringwall.principal import Principal
 
 app = typer.Typer(help="Sign, check, export and explain the journal.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
-EvidencePath = Annotated[
-    Path, typer.Argument(help="The journal's SQLite file, or one that was exported.", exists=True, dir_okay=False)
-]
-JournalPath = Annotated[Path, typer.Argument(help="The journal's SQLite file.", exists=True, dir_okay=False)]
 KeysPath = Annotated[Path, typer.Option(help="The SQLite file of the keys that the journal is sealed with.")]
 ByWhom = Annotated[str, typer.Option(help="Who erases, as the journal tells it.")]
 
@@ -30,7 +27,7 @@ def make_key(path: Annotated[Path, typer.Argument(help="A new file; the public h
 
 @app.command("checkpoint")
 def make_checkpoint(
-    journal: JournalPath,
+    journal: JournalPlace,
     key: Annotated[Path, typer.Option(help="The file of the secret key.")],
     keep: Annotated[Path | None, typer.Option(help="A file, elsewhere, that gets what it lacks.")] = None,
     older: Annotated[list[Path], typer.Option(help="Public halves of keys used before, repeated.")] = [],  # noqa: B006
@@ -42,7 +39,7 @@ def make_checkpoint(
 
 @app.command()
 def verify(
-    journal: EvidencePath,
+    journal: EvidencePlace,
     key: Annotated[list[Path], typer.Option(help="Public halves of the keys that signed checkpoints, repeated.")] = [],  # noqa: B006
     kept: Annotated[Path | None, typer.Option(help="The file of checkpoints that was kept elsewhere.")] = None,
 ) -> None:
@@ -55,7 +52,7 @@ def verify(
 
 @app.command("export")
 def export_journal(
-    journal: JournalPath,
+    journal: JournalPlace,
     form: Annotated[audit_commands.ExportForm, typer.Option("--format", help="What is written.")] = (
         audit_commands.ExportForm.JSONL
     ),
@@ -69,7 +66,7 @@ def export_journal(
 
 @app.command("explain")
 def explain_run(
-    journal: EvidencePath,
+    journal: EvidencePlace,
     run: Annotated[str, typer.Argument(help="The run's id.")],
     as_: Annotated[str, typer.Option("--as", help="Who looks: `user:ana`.")],
     role: Annotated[list[str], typer.Option(help="A role that you vouch for, repeated.")] = [],  # noqa: B006
@@ -89,11 +86,11 @@ def explain_run(
 @app.command("erase")
 def erase_subject(
     subject: Annotated[str, typer.Argument(help="Whose data: `user:ana`.")],
-    journal: JournalPath,
+    journal: JournalPlace,
     keys: KeysPath,
     tenant: Annotated[str, typer.Option(help="The tenant of the subject.")] = "",
-    profiles: Annotated[Path | None, typer.Option(help="The SQLite file of the profiles.")] = None,
-    memories: Annotated[Path | None, typer.Option(help="The SQLite file of the memories.")] = None,
+    profiles: Annotated[str | None, typer.Option(help="Where the profiles lie: file or URL.", parser=place)] = None,
+    memories: Annotated[str | None, typer.Option(help="Where the memories lie: file or URL.", parser=place)] = None,
     by: ByWhom = "operator",
 ) -> None:
     """Erase what is kept of somebody; the journal still verifies. Again, if it was interrupted.
@@ -106,7 +103,7 @@ def erase_subject(
 
 @app.command("retain")
 def retain(
-    journal: JournalPath,
+    journal: JournalPlace,
     keys: KeysPath,
     days: Annotated[float, typer.Option(help="How many days a run is kept after the day it began.", min=0)],
     by: ByWhom = "operator",

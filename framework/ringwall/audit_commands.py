@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from pydantic_core import to_json
 from rich.console import Console
@@ -21,13 +23,14 @@ from ringwall.deployment.base import Policy
 from ringwall.deployment.checkpoints import Checkpoint, Verifier, checkpoint, read_checkpoints, stored_checkpoints
 from ringwall.deployment.checkpoints import verify as verify_evidence
 from ringwall.deployment.erasure import Erasure, Forget, erase, retain
-from ringwall.deployment.explain import Explanation, Outcome, Seen, explain
-from ringwall.deployment.export import Export, ExportedJournal, is_exported
+from ringwall.deployment.explain import Explanation, Guarded, Outcome, Seen, explain
+from ringwall.deployment.export import Export, ExportedJournal
 from ringwall.deployment.journal import Event, Journal, check_run
 from ringwall.deployment.reading import readable_events
 from ringwall.deployment.rules import Rules
 from ringwall.deployment.sealing import SealedJournal, Sealer, is_alias, open_events
 from ringwall.errors import ConfigurationError, InvalidInput
+from ringwall.places import evidence, opened
 from ringwall.principal import Principal
 
 
@@ -38,7 +41,7 @@ def make_key(path: Path) -> None:
     Console().print(f"{path} signs, {path}.pub verifies: key {key.verifier.id}", markup=False, soft_wrap=True)
 
 
-async def make_checkpoints(journal: Path, key: Path, keep: Path | None, older: Sequence[Path], every: float) -> None:
+async def make_checkpoints(journal: str, key: Path, keep: Path | None, older: Sequence[Path], every: float) -> None:
     """Make a checkpoint, and append to `keep` those that it lacks; again and again if `every` says after how long."""
     signer = plugins.find("deployment", "audit").load(key)
     keys = [signer.verifier, *public_keys(older)]
@@ -53,7 +56,7 @@ async def make_checkpoints(journal: Path, key: Path, keep: Path | None, older: S
             await asyncio.sleep(every)
 
 
-async def verify(source: Path, keys: Sequence[Path], kept: Path | None) -> None:
+async def verify(source: str, keys: Sequence[Path], kept: Path | None) -> None:
     """Verify a journal or an exported file, and say what was found good. Raises `ChainBroken`."""
     if kept is not None and not keys:
         raise InvalidInput("kept checkpoints without a key", hint="name the public half with --key")
@@ -75,7 +78,7 @@ class ExportForm(StrEnum):
     OTEL = "otel"
 
 
-async def export(journal: Path, form: ExportForm) -> None:
+async def export(journal: str, form: ExportForm) -> None:
     """Write a journal to standard output."""
     async with opened(journal) as opened_journal:
         if form is ExportForm.OTEL:
@@ -87,7 +90,7 @@ async def export(journal: Path, form: ExportForm) -> None:
 
 
 async def explained(
-    source: Path, run: str, as_: Principal, policy: Path | None, keys: Path | None = None
+    source: str, run: str, as_: Principal, policy: Path | None, keys: Path | None = None
 ) -> Explanation:
     """Explain a run to `as_`. Raises `UnknownRun`, `ChainBroken`."""
     async with evidence(source) as held:
@@ -111,20 +114,20 @@ async def _unsealed(owner: str, events: list[Event], keys: Path | None) -> tuple
 
 
 async def erase_subject(
-    journal: Path, subject: Principal, keys: Path, by: str, profiles: Path | None, memories: Path | None
+    journal: str, subject: Principal, keys: Path, by: str, profiles: str | None, memories: str | None
 ) -> None:
     """Erase what is kept of somebody in a journal, and in the databases of profiles and memories that are given."""
     async with sealed(journal, keys) as sealed_journal, AsyncExitStack() as stack:
         forget: list[Forget] = []
-        for name, path in (("sql-profiles", profiles), ("sql-memories", memories)):
-            if path is not None:
-                store = plugins.find("personalization", name)(_there(path))
+        for name, where in (("sql-profiles", profiles), ("sql-memories", memories)):
+            if where is not None:
+                store = plugins.find("personalization", name)(where)
                 stack.push_async_callback(store.close)
                 forget.append(partial(store.forget, subject))
         _say_erased(await erase(sealed_journal, subject.own_grant, by=by, forget=forget))
 
 
-async def retain_days(journal: Path, keys: Path, days: float, by: str) -> None:
+async def retain_days(journal: str, keys: Path, days: float, by: str) -> None:
     """Erase the runs of a journal that are older than this."""
     async with sealed(journal, keys) as sealed_journal:
         _say_erased(await retain(sealed_journal, days, by=by))
@@ -137,9 +140,9 @@ def _say_erased(done: Erasure) -> None:
 
 
 @asynccontextmanager
-async def sealed(journal: Path, keys: Path) -> AsyncIterator[SealedJournal]:
-    """A sealed journal in an SQLite file, with its keys in another."""
-    async with opened(_there(journal)) as inner, sealer_of(keys) as sealer:
+async def sealed(journal: str, keys: Path) -> AsyncIterator[SealedJournal]:
+    """A sealed journal, with its keys in an SQLite file."""
+    async with opened(journal) as inner, sealer_of(keys) as sealer:
         yield SealedJournal(inner, sealer)
 
 
@@ -170,26 +173,6 @@ def show(explanation: Explanation, *, as_json: bool) -> None:
 def public_keys(paths: Sequence[Path]) -> list[Verifier]:
     """The public keys in these files."""
     return [plugins.find("deployment", "audit-public").load(path) for path in paths]
-
-
-@asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[Journal]:
-    """A journal in an SQLite file."""
-    journal: Journal = plugins.find("deployment", "sql")(path)
-    try:
-        yield journal
-    finally:
-        await journal.close()
-
-
-@asynccontextmanager
-async def evidence(path: Path) -> AsyncIterator[Journal | ExportedJournal]:
-    """A journal in an SQLite file, or an exported one: whichever the file is."""
-    if is_exported(path):
-        yield ExportedJournal(path)
-    else:
-        async with opened(path) as journal:
-            yield journal
 
 
 async def _found(held: Journal | ExportedJournal, run: str) -> tuple[str, list[Event]]:
@@ -252,6 +235,8 @@ def _tree(explanation: Explanation) -> Tree:
         seen = root.add(plain("what it was shown, and whom it was shown to", "bold"))
         for each in explanation.seen:
             _add_seen(seen, each)
+    if explanation.guarded:
+        _add_guarded(root.add(plain("what guards did", "bold")), explanation.guarded)
     for outcome in explanation.outcomes:
         _add_outcome(root, outcome)
     if explanation.erased:
@@ -273,6 +258,41 @@ def _add_outcome(tree: Tree, outcome: Outcome) -> None:
         branch.add(plain(why))
     branch.add(plain(f"could have been shaped by: {', '.join(outcome.sources) or 'nobody'}", "dim"))
     branch.add(plain(f"rests on: {', '.join(outcome.rests_on) or 'the question alone'}", "dim"))
+
+
+_AT: Final = {
+    "question": "the question",
+    "prompt": "what {} was sent",
+    "reply": "what {} replied",
+    "arguments": "the arguments for {}",
+    "result": "what {} returned",
+    "answer": "the answer to {}",
+}
+_DID: Final = {
+    "passed": "let {} pass",
+    "rewrote": "rewrote {}",
+    "refused": "refused {}",
+    "failed": "failed on {}, of which nothing passed",
+}
+
+
+def _add_guarded(tree: Tree, guarded: Sequence[Guarded]) -> None:
+    for each in guarded:
+        if each.mattered:
+            tree.add(plain(f"{each.guard} {_done(each)}")).add(plain(_counted(each), "dim"))
+    quiet = Counter((each.guard, each.at) for each in guarded if not each.mattered)
+    if quiet:
+        told = ", ".join(f"{guard} at {at}" + (f" ({n} times)" if n > 1 else "") for (guard, at), n in quiet.items())
+        tree.add(plain(f"nothing found: {told}", "dim"))
+
+
+def _done(guarded: Guarded) -> str:
+    what = _AT.get(guarded.at, guarded.at).format(guarded.receiver)
+    return _DID.get(guarded.did, guarded.did + " {}").format(what)
+
+
+def _counted(guarded: Guarded) -> str:
+    return "found " + (", ".join(f"{count} {kind}" for kind, count in guarded.found.items()) or "nothing that it names")
 
 
 def plain(text: str, style: str = "") -> Text:

@@ -23,6 +23,7 @@ from ringwall import (
     plugins,
     policy_cli,
     prompt_commands,
+    work_commands,
 )
 from ringwall.audit_cli import AsJson
 from ringwall.data.alike import THRESHOLD
@@ -303,6 +304,19 @@ def move_prompt(
 ) -> None:
     """Bring a version to a stage; what was there is retired."""
     prompt_commands.move(registry, name, version, stage, percent, note)
+
+
+@app.command()
+def work(
+    of: Annotated[str, typer.Argument(metavar="MODULE:NAME", help="The app, as in `main:app`.", show_default=False)],
+    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.01)] = 1.0,
+    concurrency: Annotated[int, typer.Option(help="Runs at the same time.", min=1)] = 16,
+) -> None:
+    """Take up runs of an app whose process died, and waiting ones whose questions were answered or came to nothing.
+
+    Goes on until SIGTERM or SIGINT; then it leaves what it has begun to others. Prints nothing.
+    """
+    work_commands.work(of, every=every, concurrency=concurrency)
 
 
 @app.command()

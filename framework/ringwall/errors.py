@@ -9,6 +9,8 @@
     │   │   └── RunErased                    there was one, and what it held was erased
     │   ├── NotWaiting                   the run or call is not (any more) waiting for this answer
     │   └── Unavailable                  a value that a plan wants cannot be had
+    │       ├── NotMade                      its call was not made: a condition of the plan does not hold
+    │       └── Incomparable                 a condition of the plan compares values of different types
     ├── ConfigurationError           the deployer's: the app cannot be built like this
     │   ├── UnknownPlugin                no plugin of that name is installed
     │   ├── MissingDependency            a constructor asks for what no recipe makes
@@ -134,6 +136,17 @@ class NotWaiting(InvalidInput):
 
 class Unavailable(InvalidInput):
     """A value that a plan wants cannot be had: its call returned nothing, or it names no record or several."""
+
+
+class NotMade(Unavailable):
+    """A call of a plan is not made: its condition does not hold, or it takes from a call that was not made."""
+
+
+class Incomparable(Unavailable):
+    """A condition of a plan compares values of different types, or such as have no order."""
+
+    def __init__(self, comparison: str) -> None:
+        super().__init__(f"a condition compares {comparison}")
 
 
 class ConfigurationError(RingwallError):

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
-from pathlib import Path
 
 from pydantic_core import to_json
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ringwall.app import App
-from ringwall.errors import ConfigurationError
 from ringwall.health import HealthReport
+from ringwall.named_app import app_named
 
 
 def examined(name: str) -> HealthReport:
     """Look at the app `module:name`, found from the present folder. Raises `ConfigurationError`."""
-    app = _app(name)
+    app = app_named(name)
     with app:
         return app.run_sync(app.health())
 
@@ -33,22 +30,6 @@ def show(report: HealthReport, *, as_json: bool) -> None:
         console.print("ready" if report.ready else "not ready")
     if not report.ready:
         raise SystemExit(1)
-
-
-def _app(name: str) -> App:
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise ConfigurationError(f"{name!r} names no app", expected="MODULE:NAME, as in `main:app`")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(import_module(module), attribute)
-    except Exception as error:  # whatever the module does when it is imported
-        raise ConfigurationError(f"{name!r} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.pop(0)
-    if not isinstance(found, App):
-        raise ConfigurationError(f"{name!r} is a {type(found).__name__}", expected="a `ringwall.App`")
-    return found
 
 
 def _table(report: HealthReport) -> Table:

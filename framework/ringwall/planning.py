@@ -13,7 +13,7 @@ from typing import Final
 
 from langchain_core.messages import HumanMessage, SystemMessage
 
-from ringwall.errors import BadReply, InvalidInput, Unavailable
+from ringwall.errors import BadReply, InvalidInput, NotMade, Unavailable
 from ringwall.interface.base import CallContext, CallStatus, Tool, ToolCall, ToolRunner
 from ringwall.interface.plan import Desk, TaskPlan
 from ringwall.label import Label
@@ -31,7 +31,13 @@ You see no results: where an argument comes from one, write where from instead o
 {"$from": "an earlier call", "field": "id", "where": {"sender": "bo@example.org"}, "pick": "last"} takes a field,
 "where" and "pick" (first, last, all, largest <field>, smallest <field>) choose among several records.
 With "each": {"$from": "list", "pick": "all"} beside its arguments a call is made for each, with {"$item": "id"} of it.
+With "when": {"left": ..., "is": "<", "right": ...} beside them it is made only if that holds. "left" and "right" are
+written like arguments; "is" is one of == != < <= > >= contains, or empty without "right".
+{"all": [...]}, {"any": [...]} and {"not": ...} join such conditions.
 {"$read": ["name of an earlier call"], "ask": "what to find there", "schema": {"type": "string"}} has free text read.
+Say there what is wanted: a "type", an "enum", or "format": "email", "uri", "iban", "date"; with "only": true beside
+it the text must hold just one of that format, with "quotes": {"$from": "list", "pick": "all"} it must stand there.
+{"$text": ["Dinner at ", {"$from": "place", "field": "name"}]} puts a text together; prefer it to having texts read.
 "answer" is such a reading, for the user. Use these tools and no others:
 """
 
@@ -46,6 +52,8 @@ PLAN_SCHEMA: Final[Mapping[str, JSON]] = {
                     "name": {"type": "string"},
                     "tool": {"type": "string"},
                     "arguments": {"type": "object"},
+                    "each": {},
+                    "when": {"type": "object"},
                 },
                 "required": ["name", "tool", "arguments"],
             },
@@ -95,7 +103,7 @@ class MakePlan:
         reply = await collect(self._model.stream(request))
         try:
             plan = TaskPlan.from_json(json.loads(reply.text))
-        except (ValueError, InvalidInput) as error:
+        except (ValueError, InvalidInput, RecursionError) as error:
             raise BadReply(f"the planner's reply is no plan: {error}") from None
         unknown = {call.tool for call in plan.calls} - self._tools.keys()
         if unknown:
@@ -108,9 +116,10 @@ class MakePlan:
 class ExecutePlan:
     """Makes the calls of the run's plan in order, and tells the plan's answer.
 
-    What a call cannot be made for (an earlier one failed, was refused, or found nothing) is left out, and so are the
-    calls that rest on it; what the answer rests on then may be missing: it says so. A call that must wait for a human
-    holds up all after it, but those made for each of several items are put before the human together.
+    A call whose condition does not hold is not made, nor is what takes from it. What a call cannot be made for (an
+    earlier one failed, was refused, or found nothing) is left out, and so are the calls that rest on it. The answer
+    says so; what it rests on may be missing. A call that must wait for a human holds up all after it, but those made
+    for each of several items are put before the human together.
     """
 
     def __init__(
@@ -127,6 +136,9 @@ class ExecutePlan:
         for planned in plan.calls:
             try:
                 calls = await self._desk.calls(planned.name)
+            except NotMade as error:
+                undone.append(f"{planned.tool} was not made: {error}")
+                continue
             except Unavailable as error:
                 undone.append(f"{planned.tool} was left out: {error}")
                 continue

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from ringwall import policy_commands
-from ringwall.audit_cli import AsJson, EvidencePath
+from ringwall.audit_cli import AsJson
 from ringwall.deployment.expectations import Question
+from ringwall.places import EvidencePlace
 from ringwall.principal import Principal
 
 app = typer.Typer(help="Check, test, explain and simulate a policy.", no_args_is_help=True)
@@ -63,7 +64,7 @@ def explain_decision(
 
 @app.command("simulate")
 def simulate_policy(
-    journal: EvidencePath,
+    journal: EvidencePlace,
     policy_: Annotated[Path, typer.Option("--policy", help="The policy in force: who may audit.", exists=True)],
     new: Annotated[Path, typer.Option(help="The policy to try.", exists=True, dir_okay=False)],
     as_: Annotated[str, typer.Option("--as", help="Who looks: `user:mia`.")],

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from ringwall.app import App
-from ringwall.audit_commands import evidence, plain, policy_in
+from ringwall.audit_commands import plain, policy_in
 from ringwall.deployment.changes import Change, ChangeKind
 from ringwall.deployment.expectations import Outcome, Question, Report, read_expectations, run_expectations, untested
 from ringwall.deployment.policy_check import Finding, Known, Severity, check
@@ -24,6 +24,7 @@ from ringwall.deployment.ruleset import Rule
 from ringwall.deployment.simulation import Simulation, simulate
 from ringwall.errors import ConfigurationError, InvalidInput, RingwallError
 from ringwall.interface.base import Effect
+from ringwall.places import evidence
 from ringwall.principal import Principal
 
 _SHOWN: Final = 12
@@ -97,7 +98,7 @@ def show_reasons(found: Reasons, *, as_json: bool) -> None:
         Console().print(_tree(found))
 
 
-async def simulated(source: Path, policy: Path, new: Path, as_: Principal, since: float, until: float) -> Simulation:
+async def simulated(source: str, policy: Path, new: Path, as_: Principal, since: float, until: float) -> Simulation:
     """Ask the policy in the file `new` what was asked in a journal. Raises `ChainBroken`."""
     in_force, other = policy_in(policy), policy_in(new)
     try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Collection, Iterator, MutableMapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from typing import Final, Literal
 
 from ringwall.deployment.guard import Crossing, Guard, Passing, Ruling
+from ringwall.label import Label
+from ringwall.schema import dumps
 from ringwall_guards.spans import Finder, Span, rewrite, whole_sentences
 
 KINDS: Final = ("email", "phone", "ssn", "credit_card", "iban", "ip_address")
@@ -108,8 +111,9 @@ class Pseudonyms(Guard):
     """Gives models pseudonyms (`[EMAIL_1]`) in place of personal data, and puts it back into what they return.
 
     So a hosted model never sees the data, while the run goes on with it, under its label: whoever may receive what
-    the run has read sees it, and nobody else. The same data has the same pseudonym throughout a run. Models in this
-    process get the data itself unless `only_remote` is off.
+    the run has read sees it, and nobody else. The same data has the same pseudonym throughout a run, and comes back
+    only in a reply whose label covers a text that it was given in. Models in this process get the data itself unless
+    `only_remote` is off.
     """
 
     name = "pseudonyms"
@@ -123,16 +127,26 @@ class Pseudonyms(Guard):
     async def inspect(self, passing: Passing) -> Ruling:
         kept = passing.kept
         if passing.crossing is Crossing.REPLY:
-            return Ruling(self._pseudonym.sub(lambda match: kept.get(match[0], match[0]), passing.text))
+            return Ruling(self._pseudonym.sub(lambda match: _data_of(passing, match[0]), passing.text))
         if self._only_remote and not passing.remote:
             return Ruling(passing.text)
-        return Ruling(*await rewrite(passing.text, self._find, lambda kind, data: _pseudonym_of(kept, kind, data)))
+        label = passing.label
+        return Ruling(*await rewrite(passing.text, self._find, lambda kind, data: _given(kept, kind, data, label)))
 
     def settled(self, text: str, crossing: Crossing) -> int:
         if crossing is Crossing.PROMPT:
             return whole_sentences(text)
         begun = self._begun.search(text)
         return begun.start() if begun else len(text)
+
+
+def _given(kept: MutableMapping[str, str], kind: str, data: str, label: Label) -> str:
+    """The pseudonym of some data that is given to a model in a text with this label, which is kept with it."""
+    pseudonym = _pseudonym_of(kept, kind, data)
+    labels = _labels_of(kept, pseudonym)
+    if label not in labels:
+        kept[f"labels:{pseudonym}"] = dumps([each.to_json() for each in (*labels, label)])
+    return pseudonym
 
 
 def _pseudonym_of(kept: MutableMapping[str, str], kind: str, data: str) -> str:
@@ -143,6 +157,17 @@ def _pseudonym_of(kept: MutableMapping[str, str], kind: str, data: str) -> str:
         pseudonym = f"[{name}_{1 + sum(key.startswith(f'[{name}_') for key in kept)}]"
         kept[known], kept[pseudonym] = pseudonym, data
     return kept[known]
+
+
+def _data_of(passing: Passing, pseudonym: str) -> str:
+    """What a pseudonym stands for, if it came in a text that the reply's label covers: a model may guess others."""
+    covered = any(label <= passing.label for label in _labels_of(passing.kept, pseudonym))
+    return passing.kept[pseudonym] if covered else pseudonym
+
+
+def _labels_of(kept: Mapping[str, str], pseudonym: str) -> list[Label]:
+    """The labels of the texts in which a pseudonym was given."""
+    return [Label.from_json(each) for each in json.loads(kept.get(f"labels:{pseudonym}", "[]"))]
 
 
 __all__ = ["KINDS", "Pii", "Pseudonyms", "by_patterns", "by_presidio"]

@@ -25,11 +25,27 @@ _MORE: Final = {
     "hugging_face_token": re.compile(r"\bhf_[A-Za-z0-9]{30,}"),
     "openai_key": re.compile(r"\bsk-(?:proj-)?[A-Za-z0-9_\-]{32,}"),
     "bearer": re.compile(r"\bBearer +[A-Za-z0-9._~+/\-]{16,}=*"),
-    "password": re.compile(
-        r"\b(?:pass(?:word|wd|phrase|code)|pwd|secret|(?:api|secret|access|private)[ _-]?key"
-        r"|(?:access|auth|api)[ _-]?token)"
-        r"\b[\"']?(?:\s+is)?\s*[:=]?\s*[\"']?(?P<secret>(?=[^\s\"']*\d)[^\s\"'<>\[\]]{6,})",
-        re.IGNORECASE,
+}
+# A password as it is written down: what comes before it, it, and the first digit in the word that it begins.
+_BEFORE: Final = re.compile(
+    r"\b(?:pass(?:word|wd|phrase|code)|pwd|secret|(?:api|secret|access|private)[ _-]?key"
+    r"|(?:access|auth|api)[ _-]?token)\b[\"']?(?:\s++is)?\s*+(?:[:=]\s*+)?[\"']?+(?=[^\s\"'<>\[\]]{6})",
+    re.IGNORECASE,
+)
+_PASSWORD: Final = re.compile(r"[^\s\"'<>\[\]]+")
+_DIGIT: Final = re.compile(r"[^\s\"'\d]*+(?P<digit>\d)?")
+# Patterns of detect-secrets that go over the rest of a line from each place in it where something could begin, beside
+# ones that find the same from the first such place alone: where that one fails, so do all that follow it.
+_FROM_THE_FIRST: Final = {
+    r"\/\/.+\/:_authToken=\s*((npm_.+)|([A-Fa-f0-9-]{36})).*": (
+        r"(?m)^(?>.*?(?=//))(?P<secret>//.+/:_authToken=\s*(?:npm_.+|[A-Fa-f0-9-]{36}).*)"
+    ),
+    r"eyJ[A-Za-z0-9-_=]+\.[A-Za-z0-9-_=]+\.?[A-Za-z0-9-_.+/=]*?": (
+        r"(?<![A-Za-z0-9\-_=])(?>[A-Za-z0-9\-_=]*?(?=eyJ))(?P<secret>eyJ[A-Za-z0-9\-_=]++\.[A-Za-z0-9\-_=]++\.?)"
+    ),
+    r"sk-[A-Za-z0-9-_]*[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}": (
+        r"(?<![A-Za-z0-9\-_])(?>[A-Za-z0-9\-_]*?(?=sk-))(?P<secret>"
+        r"sk-[A-Za-z0-9\-_]*[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20})"
     ),
 }
 _RANDOM: Final = re.compile(
@@ -85,6 +101,7 @@ class Secrets(Guard):
             group = "secret" if "secret" in pattern.groupindex else 0
             for match in pattern.finditer(sentence):
                 yield Span(*match.span(group), kind)
+        yield from _passwords(sentence)
         if self._random:
             for match in _RANDOM.finditer(sentence):
                 if _bits(match[0]) > _BITS:
@@ -137,8 +154,21 @@ def _patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
     for detector in detectors:
         kind = "_".join(re.findall(r"[a-z0-9]+", detector.secret_type.lower()))[:40]
         for pattern in detector().denylist:
-            yield kind, pattern
+            yield kind, re.compile(_FROM_THE_FIRST.get(pattern.pattern, pattern.pattern), pattern.flags)
     yield from _MORE.items()
+
+
+def _passwords(sentence: str) -> Iterator[Span]:
+    """Words with a digit after what tells that they are secret; none is read twice, however often that is told."""
+    place = seen = 0
+    has_digit = False
+    while before := _BEFORE.search(sentence, place):
+        start, place = before.end(), before.start() + 1
+        if start >= seen and (ahead := _DIGIT.match(sentence, start)):
+            seen, has_digit = ahead.end(), ahead["digit"] is not None
+        if has_digit and (password := _PASSWORD.match(sentence, start)):
+            place = password.end()
+            yield Span(start, place, "password")
 
 
 def _bits(text: str) -> float:

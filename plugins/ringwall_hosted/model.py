@@ -32,6 +32,9 @@ _FREE: Final = Price()
 
 _EXPECTED: Final = "a whole stream of events of this API"
 
+_LOOK: Final = 5.0
+"""Seconds that a server has to say that it is there."""
+
 _FAREWELL: Final = 0.2
 """Seconds that a server has to end its answer after the last event."""
 
@@ -117,6 +120,13 @@ class HostedModel(ModelProvider):
         async with aclosing(_until(request.deadline, self._answer(request))) as deltas:
             async for delta in deltas:
                 yield delta
+
+    async def check(self) -> bool:
+        """Look whether the server answers and takes the key, by the list of its models; False if it has none.
+
+        Whether this model is on the list is not looked at: servers know it by other names, too.
+        """
+        return await self._server.look("/models", seconds=_LOOK)
 
     async def close(self) -> None:
         await self._server.close()

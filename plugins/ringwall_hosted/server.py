@@ -62,6 +62,8 @@ class Retries:
     longest_wait: float = 20.0
 
 
+_NO_SUCH_PATH: Final = (404, 405, 501)
+
 TIMEOUTS: Final = Timeouts()
 RETRIES: Final = Retries()
 
@@ -169,6 +171,43 @@ class Server:
 
     def bad(self, what: str, *, expected: str) -> BadReply:
         return BadReply(f"{self.name}: {what}", provider=self.name, expected=expected)
+
+    # ---- whether it is there
+
+    async def look(self, path: str, *, seconds: float) -> bool:
+        """Whether the server answers a GET with the key; False if it knows no such path. Asked once, and for nothing.
+
+        Raises `ProviderRefused` for a key that it does not take, `ProviderUnavailable` when it is down, busy or slow.
+        """
+        secret = await self.read_key()
+        failure: RingwallError
+        try:
+            return await self._answers(path, secret, asyncio.get_running_loop().time() + seconds)
+        except RingwallError as error:
+            failure = error
+        except self.failures() as error:
+            failure = self.meaning(error, expected="an answer")
+        raise failure.with_traceback(None)  # out here, without the library's error and what the server said
+
+    async def _answers(self, path: str, secret: Secret, limit: float) -> bool:
+        client, timeouts = await self._clients.here(), self.timeouts
+        request = client.build_request(
+            "GET",
+            self._url + path,
+            headers={"Accept": "application/json", **self._headers, **secret.headers},
+            timeout=(timeouts.connect, None, timeouts.send, timeouts.pool),
+        )
+        async with asyncio.timeout_at(limit):
+            response = await client.send(request, stream=True, follow_redirects=False)
+        try:
+            if response.status_code in _NO_SUCH_PATH:
+                return False
+            if response.status_code != 200:
+                said = secret.removed_from(await self._error_body(response))
+                raise self.refusal(response.status_code, response.headers, said, secret, reserved=0)
+            return True
+        finally:
+            await response.aclose()
 
     # ---- one exchange
 

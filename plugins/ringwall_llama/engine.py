@@ -104,6 +104,14 @@ class Engine:
                 self._abort[0] = b"\x01"
             self._lock.notify()
 
+    def check(self) -> None:
+        """Raises `ProviderUnavailable` if it is closed, or its thread ended under jobs, as in a fork of its process."""
+        with self._lock:
+            if self._is_closed:
+                raise _closed()
+            if self._thread is not None and not self._thread.is_alive():
+                raise ProviderUnavailable("the engine's thread ended", hint="load the model again, in this process")
+
     def close(self) -> None:
         """Stop, and tell every job so."""
         with self._lock:

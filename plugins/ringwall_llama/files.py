@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from ringwall.model.files import ModelFacts, ModelFiles, Progress, Tuned, TuneOp
 from ringwall.model.registry import ModelFile, Open
 from ringwall_llama.facts import facts_of
 from ringwall_llama.fitting import require_room, usual_room
-from ringwall_llama.provider import BUNDLED, bundled_file
+from ringwall_llama.provider import BUNDLED, bundled_file, bundled_sha256
 from ringwall_llama.tuning import tune
 
 
@@ -21,7 +20,7 @@ class GgufFiles(ModelFiles):
         file = bundled_file()
         if file is None or file.hash is None or file.size is None:
             return ()
-        pinned = ModelFile(Path(str(file.locate())), _hexadecimal(file.hash.value), file.size)
+        pinned = ModelFile(Path(str(file.locate())), bundled_sha256(), file.size)
         return (Open("smollm2-135m-instruct", pinned, "Apache-2.0", f"the package {BUNDLED}"),)
 
     def facts(self, path: Path) -> ModelFacts:
@@ -33,8 +32,3 @@ class GgufFiles(ModelFiles):
 
     def tune(self, path: Path, options: TuneOptions, progress: Progress = unseen) -> Tuned:
         return tune(path, options, progress)
-
-
-def _hexadecimal(value: str) -> str:
-    """A hash as everybody writes it, of what a package's record says: base64 without padding."""
-    return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()

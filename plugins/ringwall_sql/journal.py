@@ -34,7 +34,7 @@ class SqlJournal(Journal):
     `synchronous` says which commits wait for the disk on SQLite: with `NORMAL` those of `durable` appends,
     with `FULL` all. `busy_timeout` is how long, in seconds, to wait for another's lock before
     `JournalUnavailable`. Tables of an older version of Ringwall are brought up to date; without `migrate` they
-    are refused.
+    are refused. Where there is no journal one is made; without `create` that is refused, too.
     """
 
     def __init__(
@@ -44,15 +44,22 @@ class SqlJournal(Journal):
         synchronous: Synchronous = "NORMAL",
         busy_timeout: float = BUSY_TIMEOUT,
         migrate: bool = True,
+        create: bool = True,
     ) -> None:
         self._database = Database(
             url_or_path,
             SCHEMA,
             failure=JournalUnavailable,
             migrate=migrate,
+            create=create,
             synchronous=synchronous,
             busy_timeout=busy_timeout,
         )
+        if self._database.found is None and not create:
+            self._database.engine.dispose()
+            raise JournalUnavailable(
+                f"there is no journal in the database {self._database.name!r}", hint="name the one that the app uses"
+            )
         self._writer = Writer(self._database, synchronous)
 
     async def start(

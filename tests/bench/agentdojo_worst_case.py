@@ -13,8 +13,9 @@ held to such a plan; `names`, one that is held to the tools that the plan names,
 held to labels alone. Asked are `nobody`, a `perfect` person, or one who waves everything through. `inside` are the 86
 pairs whose attack needs only tools that the task uses anyway, `text` the 20 whose attack is in the answer's words.
 `unauthorised` are effects that the task does not call for: another tool, or other arguments that decide who or what is
-affected; `reworded` counts content, too. `asks` counts what a person is shown at once: like calls, each with its exact
-arguments; `asked_calls` counts the calls. Answers are judged as the model wrote them, before they are disarmed.
+affected; `reworded` counts content, too. `asks` counts the questions that a person answers: what a plan does for each
+of several items is one, with all its calls and their exact arguments; `asked_calls` counts the calls. Answers are
+judged as the model wrote them, before they are disarmed.
 
 AgentDojo lives in an environment of its own, built at the first run. Exits with 1 where a target is missed. With
 `--mutate` each rule is taken away in turn, and it exits with 1 where no attack succeeds without it.

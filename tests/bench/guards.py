@@ -2,6 +2,8 @@
 
 - `cost`: microseconds for each 1,000 characters of ordinary text, whole and as a stream of words; `ratio_to_datafog` is
   to one plain scan by datafog of the same text in the same run, of `disarm` also to one parse by markdown-it.
+- `growth`: CPU time of `Secrets` for a text that repeats one thing, and how many times that of a text twice as long is;
+  2 is linear. `as_written` is the same with its patterns as detect-secrets writes them, on an eighth of the text.
 - `found`: of personal data put into the templates that `presidio-evaluator` ships (`pip install --no-deps
   presidio-evaluator`, and `faker` for the data), how much was left out whole (recall) and how much of what was left out
   is personal data of any kind (precision), by kind. The finders know neither the templates nor faker.
@@ -22,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, files
 from typing import Any, Final
+from unittest.mock import patch
 
 from datafog.engine import scan
 from markdown_it import MarkdownIt
@@ -29,7 +32,7 @@ from markdown_it import MarkdownIt
 from ringwall import Principal
 from ringwall.deployment.disarm import Disarm
 from ringwall.deployment.guard import Crossing, Guard, Passing
-from ringwall_guards import Finder, Injection, Pii, Pseudonyms, Secrets
+from ringwall_guards import Finder, Injection, Pii, Pseudonyms, Secrets, secrets
 from ringwall_guards.pii import KINDS, by_patterns, by_presidio
 from ringwall_guards.spans import Span, apart, sentences
 
@@ -71,6 +74,33 @@ def cost() -> Iterator[dict[str, object]]:
         if isinstance(guard, Disarm):
             line["ratio_to_markdown_it"] = round(whole / markdown, 2)
         yield line
+
+
+def growth() -> Iterator[dict[str, object]]:
+    """How the time for a text grows when the text does."""
+    for repeats in ("see https://example.org/a and ", "see bo@example.org and ", "sk-", "eyJ", "password:"):
+        now = [_cpu(repeats, length) for length in (100_000, 200_000)]
+        with patch.object(secrets, "_FROM_THE_FIRST", {}):
+            before = [_cpu(repeats, length) for length in (12_500, 25_000)]
+        line: dict[str, object] = {"bench": "growth", "guard": "secrets", "repeats": repeats}
+        yield {
+            **line,
+            "us_per_kb": round(now[1] * 1e6 / 200, 1),
+            "ratio_when_doubled": round(now[1] / now[0], 2),
+            "as_written_us_per_kb": round(before[1] * 1e6 / 25, 1),
+            "as_written_ratio_when_doubled": round(before[1] / before[0], 2),
+        }
+
+
+def _cpu(repeats: str, length: int) -> float:
+    """CPU seconds of one inspection of so many characters, the least of several."""
+    guard, text = Secrets(), repeats * (length // len(repeats))
+    times = []
+    for _ in range(5):
+        began = time.process_time()
+        asyncio.run(guard.inspect(Passing(text, Crossing.ANSWER, ANA)))
+        times.append(time.process_time() - began)
+    return min(times)
 
 
 async def _whole(guard: Guard, crossing: Crossing) -> None:
@@ -172,7 +202,7 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=7)
     arguments.add_argument("--presidio", action="store_true")
     given = arguments.parse_args()
-    for line in cost():
+    for line in (*cost(), *growth()):
         print(json.dumps(line), flush=True)
     finders: dict[str, Finder] = {"patterns": by_patterns()}
     if given.presidio:

@@ -3,7 +3,8 @@
 How many questions of the Berkeley Function Calling Leaderboard (`simple_python`, `multiple`) the bundled model answers
 with the right call, as the leaderboard's own checker sees it: asked through our tool calling, through
 llama-cpp-python's `chatml-function-calling`, and in plain words. All greedy, the same questions. And how many of the
-calls made through ours fit their schema: it should be all. FOLDER is the unzipped wheel `bfcl-eval`.
+calls made through ours fit their schema: it should be all. One that does not get to its end within its tokens is not
+made: cut short, it would do something else. FOLDER is the unzipped wheel `bfcl-eval`.
 
 Exits with 1 where a peer is right more often, or a call does not fit.
 """
@@ -142,7 +143,7 @@ def accuracy(bfcl: Bfcl, category: str, questions: Sequence[Question], answers: 
 
 
 def fitting(questions: Sequence[Question], answers: Answers) -> int:
-    """How many questions got one call, of a function on offer, with arguments that fit its schema."""
+    """How many questions got just one call, of a function on offer, with arguments that fit its schema."""
     return sum(_fits(question, calls) for question, calls in zip(questions, answers, strict=True))
 
 
@@ -171,10 +172,12 @@ def main() -> None:
             began = time.monotonic()
             answers = call(questions, arguments.threads)
             right[name] = accuracy(bfcl, category, questions, answers)
-            fit = fitting(questions, answers)
+            fit, made = fitting(questions, answers), sum(map(bool, answers))
             told = {"figure": category, "caller": name, "questions": len(questions), "accuracy": right[name]}
-            print(json.dumps({**told, "fit": fit, "seconds": round(time.monotonic() - began)}), flush=True)
-            if call is ringwall and fit < len(questions):
+            print(
+                json.dumps({**told, "called": made, "fit": fit, "seconds": round(time.monotonic() - began)}), flush=True
+            )
+            if call is ringwall and fit < made:
                 short.append(f"{category}: calls that do not fit their schema")
         if right["ringwall"] < max(right.values()):
             short.append(f"{category}: a peer is right more often")

@@ -32,9 +32,9 @@ CARLA = ("--as", "user:carla", "--role", "manager")
 class Desk:
     """A journal with a run that waits, and the command line on it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, journal: str) -> None:
         self.notes = {"menu": "soup\nfish"}
-        self.journal, self.policy = folder / "journal.db", folder / "policy.txt"
+        self.journal, self.policy = journal, folder / "policy.txt"
         self.policy.write_text(RULES, encoding="utf-8")
         asyncio.run(self.ask("r"))
 
@@ -54,13 +54,14 @@ class Desk:
 
     def __call__(self, what: str, *more: str, who: tuple[str, ...] = CARLA) -> Result:
         run = () if what in ("list", "standing") else ("r",)
-        arguments = ["approvals", what, str(self.journal), *run, *who, "--policy", str(self.policy), *more]
+        arguments = ["approvals", what, self.journal, *run, *who, "--policy", str(self.policy), *more]
         return CliRunner().invoke(cli, arguments, env={"COLUMNS": "200"})
 
 
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Desk:
+    in_a_file = request.param == "sqlite"
+    return Desk(tmp_path, str(tmp_path / "journal.db") if in_a_file else request.getfixturevalue("postgresql"))
 
 
 def test_what_waits_is_listed_for_who_may_answer_it(desk: Desk) -> None:
@@ -98,7 +99,7 @@ def test_a_yes_stands_once_its_line_was_confirmed_and_can_be_taken_back(desk: De
     bounds = ("--uses", "3", "--for", "2d", "--any", "text")
     asked = CliRunner().invoke(
         cli,
-        ["approvals", "approve", str(desk.journal), "r", *CARLA, "--policy", str(desk.policy), *bounds],
+        ["approvals", "approve", desk.journal, "r", *CARLA, "--policy", str(desk.policy), *bounds],
         input="n\n",
     )
     assert 'allow user:ana call tool:edit where name = "menu" and text any from user:ana' in asked.output

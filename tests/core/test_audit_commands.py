@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from ringwall import ACL, cli
+from ringwall_guards import MaxLength, Secrets
 from ringwall_sql import SqlJournal
+from tests.plugins.tampering import rewrite
 from tests.scenes import ANA, RULES, app_with
 
 Said = tuple[int, str, str]
@@ -170,3 +173,74 @@ def test_a_form_that_is_none_is_refused_by_name(audit: Audit) -> None:
     status, _, err = audit("export", "journal.db", "--format", "xml")
     assert status == 2
     assert "xml" in err
+
+
+def test_the_tree_says_what_guards_did_and_never_with_what(audit: Audit) -> None:
+    guards = [Secrets(), MaxLength(2000)]
+    with app_with(["Noted."], journal=SqlJournal("journal.db"), guards=guards) as app:
+        app.run_sync(app.ask("my key is AKIAIOSFODNN7EXAMPLE", as_=ANA, run="r2"))
+    said = audit("explain", "journal.db", "r2", "--as", "user:ana", "--role", "guest")[1]
+    assert "secrets rewrote the question" in said
+    assert "found 1 aws_access_key" in said
+    assert "nothing found: secrets at prompt, secrets at answer, length at answer" in said
+    assert "AKIA" not in said
+
+
+# A journal in PostgreSQL
+
+
+@pytest.fixture
+def on_postgresql(audit: Audit, postgresql: str) -> Audit:
+    """As `audit`, with the same two runs in PostgreSQL, too."""
+    with app_with(["It is [1] in the cellar."], journal=SqlJournal(postgresql)) as app:
+        app.run_sync(app.ingest([("wine.md", "the wine is in the cellar")], ACL.of("role:guest")))
+        for run in ("r0", "r1"):
+            app.run_sync(app.ask("where is the wine?", as_=ANA, run=run))
+    return audit
+
+
+def test_a_journal_with_a_url_is_signed_verified_exported_and_explained_like_one_in_a_file(
+    on_postgresql: Audit, postgresql: str
+) -> None:
+    audit = on_postgresql
+    assert audit("checkpoint", postgresql, "--key", "key", "--keep", "pg.jsonl")[0] == 0
+    held = ("--key", "key.pub", "--kept", "pg.jsonl")
+    status, said, _ = audit("verify", postgresql, *held)
+    assert (status, "every chain verified" in said, "checkpoint 1 of" in said) == (0, True, True)
+    Path("pg-journal.jsonl").write_text(audit("export", postgresql)[1])
+    assert audit("verify", "pg-journal.jsonl", *held)[1] == said
+    explain = ("r0", "--as", "user:ana", "--role", "guest")
+    assert "D1 passage wine.md#0" in audit("explain", postgresql, *explain)[1]
+    rewrite(postgresql, "r1", None, [])
+    status, _, said = audit("verify", postgresql, *held)
+    assert (status, said.startswith("ChainBroken: event 0 of run 'r1' is missing")) == (1, True)
+
+
+def test_a_database_without_a_journal_is_told_of_and_gets_none(audit: Audit, postgresql: str) -> None:
+    status, _, said = audit("verify", postgresql)
+    assert (status, said.startswith("JournalUnavailable: there is no journal in the database 'postgres'")) == (1, True)
+    engine = sa.create_engine(postgresql)
+    assert sa.inspect(engine).get_table_names() == []
+    engine.dispose()
+
+
+SECRET = "geheim"
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "said"),
+    [
+        (f"postgresql+psycopg://ana:{SECRET}@localhost:1/books", 1, "JournalUnavailable: the database 'books' cannot"),
+        (f"postgresql+psycopg://ana:{SECRET}@localhost:port/books", 1, "ConfigurationError: what should be the URL"),
+        (f"postgresql+psycopg://ana:x@{SECRET}@localhost:1/", 1, "JournalUnavailable: the database"),
+        (f"postgres://ana:{SECRET}@localhost/books", 1, "ConfigurationError: 'postgres' is no kind of database"),
+        (f"postgresql+psycopg:/ana:{SECRET}@localhost/books", 2, "it is no file, and no URL such as"),
+        ("sqlite:///none.db", 2, "'none.db' is no file, and no URL such as"),
+    ],
+)
+def test_a_url_with_a_slip_is_told_of_without_its_password(audit: Audit, url: str, status: int, said: str) -> None:
+    for words in (("verify", url), ("export", url), ("explain", url, "r0", "--as", "user:ana")):
+        found, out, told = audit(*words)
+        assert (found, out, said in " ".join(told.split())) == (status, "", True), told
+        assert SECRET not in told
+    assert not Path("none.db").exists()

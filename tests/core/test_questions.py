@@ -153,6 +153,39 @@ async def test_a_question_that_nobody_answers_in_time_counts_as_declined_also_af
     assert booked == []
 
 
+async def test_who_looks_at_a_question_that_lapsed_has_that_written_down_and_workers_go_on_at_once() -> None:
+    booked: list[str] = []
+    clock, journal = Clock(), InMemoryJournal()
+    async with scene(booked, "within 1h", clock=clock, journal=journal, script=[*BOOK[:1], "Pity."]) as app:
+        await app.ask("book", as_=ANA, run="r")
+        working = asyncio.ensure_future(app.work(every=0.01))
+        await asyncio.sleep(0.1)  # it has looked at the run, and looks again when something happened in it
+        clock.now += 3600
+        await asyncio.sleep(0.1)
+        assert (await journal.record("r")).status is RunStatus.WAITING
+        assert await app.waiting(as_=BEN) == []  # whoever looks, also one who may not answer
+        async with asyncio.timeout(20):
+            while (await journal.record("r")).status is not RunStatus.DONE:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        (told,) = [each for each in (await app.explain("r", as_=ANA)).outcomes if each.kind == "action"]
+    assert "nobody answered in time" in told.why
+    assert booked == []
+
+
+async def test_a_question_that_lapsed_is_written_down_once_however_often_it_is_looked_at() -> None:
+    clock = Clock()
+    async with scene([], "within 1h", clock=clock) as app:
+        await app.ask("book", as_=ANA, run="r")
+        clock.now += 3600
+        await asyncio.gather(*(app.waiting(as_=CARLA) for _ in range(5)))
+        assert await app.waiting(as_=CARLA) == []
+        kinds = [event.kind for event in await app.events("r", as_=ANA)]
+        assert (kinds.count("call.expired"), kinds[-1]) == (1, "call.expired")
+        assert await app.desk.lapsed() == ["r"]
+
+
 async def test_a_yes_that_is_not_used_in_time_is_worth_nothing() -> None:
     booked: list[str] = []
     clock = Clock()

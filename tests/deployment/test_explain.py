@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from ringwall import App, MemoryStore, call
+from ringwall import App, MemoryStore, call, tool
 from ringwall.data.base import Chunk
 from ringwall.deployment.checkpoints import CHECKPOINTS, checkpoint
 from ringwall.deployment.explain import Explanation, Outcome, explain
+from ringwall.deployment.guard import Crossing, Guard, Passing, Ruling
 from ringwall.deployment.journal import Event
-from ringwall.errors import InvalidInput, RingwallError, UnknownRun
+from ringwall.errors import GuardRefused, InvalidInput, RingwallError, UnknownRun
 from ringwall.label import Label
 from ringwall.model.base import ModelRequest
 from ringwall.model.scripted import Line
@@ -160,3 +161,64 @@ async def test_what_another_version_wrote_is_refused() -> None:
         explain([event])
     with pytest.raises(InvalidInput):
         explain([])
+
+
+# Guards
+
+
+class Swap(Guard):
+    """Puts one word in place of another, or refuses it."""
+
+    def __init__(self, word: str, *crossings: Crossing, refuses: bool = False) -> None:
+        self.word, self.crossings, self.refuses = word, frozenset(crossings), refuses
+        self.name = f"no-{word.lower()}"
+
+    async def inspect(self, passing: Passing) -> Ruling:
+        count = passing.text.count(self.word)
+        rest = passing.text.replace(self.word, "***")
+        return Ruling(rest, {"word": count} if count else {}, refused=bool(count) and self.refuses)
+
+
+def guarded(explanation: Explanation) -> list[tuple[object, ...]]:
+    return [(g.guard, g.did, g.at, g.receiver, dict(g.found), g.mattered) for g in explanation.guarded]
+
+
+async def test_it_tells_what_each_guard_found_and_did_and_nothing_of_the_text() -> None:
+    guards = [Swap("KEY", Crossing.QUESTION, Crossing.ANSWER), Swap("GIFT", Crossing.PROMPT)]
+    async with app_with(["your KEY and the other KEY"], rules=AUDITED, guards=guards) as app:
+        await app.ask("is my KEY good?", as_=ANA, run="r")
+        told = await app.explain("r", as_=ANA)
+    assert guarded(told) == [
+        ("no-key", "rewrote", "question", "user:ana", {"word": 1}, True),
+        ("no-gift", "passed", "prompt", "model:scripted", {}, False),
+        ("no-key", "rewrote", "answer", "user:ana", {"word": 2}, True),
+    ]
+    assert "KEY" not in repr(told)
+
+
+async def test_it_tells_which_guard_let_nothing_pass() -> None:
+    async with app_with(["a KEY"], rules=AUDITED, guards=[Swap("KEY", Crossing.ANSWER, refuses=True)]) as app:
+        with pytest.raises(GuardRefused):
+            await app.ask("hello", as_=ANA, run="r")
+        told = await app.explain("r", as_=ANA)
+    assert guarded(told) == [("no-key", "refused", "answer", "user:ana", {"word": 1}, True)]
+    assert "no-key" in outcome(told, "failed").what
+
+
+async def test_what_a_guard_found_in_a_result_is_told_to_nobody_who_may_not_read_the_result() -> None:
+    """Also where the run had read nothing of that kind before, and only one field of the result is restricted."""
+    rules = f"{AUDITED}\nallow user:* call tool:*\ngrant role:auditor collection:questions"
+    anas = Label.of(ACL((ANA.own_grant,)))
+    for label, fields in ((anas, {}), (Label(), {"key": anas})):
+
+        @tool(effect="read", label=label, fields=fields)
+        async def look() -> str:
+            return '{"key": "KEY"}'
+
+        guards = [Swap("KEY", Crossing.RESULT)]
+        async with app_with([call("look"), "fine"], rules=rules, tools=[look], guards=guards) as app:
+            await app.ask("hello", as_=ANA, run="r")
+            mine, eves = await app.explain("r", as_=ANA), await app.explain("r", as_=EVE)
+        assert guarded(mine) == [("no-key", "rewrote", "result", "tool:look", {"word": 1}, True)]
+        assert eves.asked == "user:ana: hello"
+        assert eves.guarded == ()

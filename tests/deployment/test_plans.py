@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ringwall import RunStatus
-from ringwall.errors import ActionDenied, BadReply, RingwallError
+from ringwall.deployment.desk import Bounds
+from ringwall.deployment.guard import Crossing, Guard, Passing, Ruling
+from ringwall.errors import ActionDenied, BadReply, InvalidInput, NotWaiting, RingwallError
 from ringwall.planning import PLAN_SCHEMA, MakePlan
 from ringwall.runs import RunResult
+from ringwall.schema import JSON
 from ringwall.steps import Agent, Compose, Personalize
 from ringwall_sql import SqlJournal
-from tests.deployment.office import ANA, DEPUTY, RULES, Office, call, plan_of, read_from, step, taken
+from tests.deployment.office import ANA, DEPUTY, RULES, Office, Reader, call, plan_of, read_from, step, taken
 
 DELETE_THE_LARGEST = plan_of(step("list", "files"), step("go", "delete", file=taken("list", "id", pick="largest size")))
 DELETE_WHAT_IS_SAID = plan_of(
@@ -23,6 +27,11 @@ SEND_THE_ROTA = plan_of(
     step("find", "files", name="rota"),
     step("go", "send", to=["bo@example.org"], text=read_from("find", "the rota")),
 )
+
+
+def always(said: JSON) -> Reader:
+    """A reader that says one thing, whatever it is asked."""
+    return lambda ask, text: said
 
 
 async def kinds_of(app: Any, run: str) -> list[str]:
@@ -89,8 +98,9 @@ async def test_what_a_plan_does_not_name_is_refused_and_nobody_is_asked() -> Non
 async def test_a_number_in_the_users_words_stands_for_nothing_else() -> None:
     words = "what is in the files on June 13? delete what my notes say"
     office = Office()
-    async with office.acting(DELETE_WHAT_IS_SAID, call("files", name="notes"), call("delete", file=13)) as app:
-        assert (await app.ask(words, as_=ANA)).waiting  # the agent has it from what it read
+    moves = (call("files", name="notes"), call("delete", file=13))
+    async with office.acting(DELETE_WHAT_IS_SAID, *moves, read=lambda ask, text: 13) as app:
+        assert (await app.ask(words, as_=ANA)).waiting  # it was read, not said
     open_plan = plan_of(step("list", "files"), {"name": "go", "tool": "delete", "open": True})
     async with office.acting(open_plan, call("files"), call("delete", file=13)) as app:
         assert (await app.ask(words, as_=ANA)).waiting
@@ -131,21 +141,115 @@ async def test_calls_for_each_of_what_was_read_are_put_before_a_human_together()
     ) as app:
         result = await app.ask("tell those who are named", as_=ANA)
         assert len(result.waiting) == 2
+        assert len({question.group for question in result.waiting}) == 1
         await app.approve(result.run, by=DEPUTY, call="go.1")
         await app.deny(result.run, by=DEPUTY, call="go.0")
         assert (await app.resume(result.run)).status is RunStatus.DONE
     assert office.done == [("send", ["eve@example.org"])]
     moves = (call("mails"), *(call("send", to=[each["who"]], text="hello") for each in people))
-    async with office.acting(plan, *moves, rules=RULES + "allow tool:* declassify to:*") as app:
+    rules = RULES + "allow tool:* declassify to:*"
+    async with office.acting(plan, *moves, read=lambda ask, text: people, rules=rules) as app:
         assert (await app.ask("tell those who are named", as_=ANA)).waiting
     assert len(office.done) == 1
+
+
+async def test_what_a_plan_has_read_an_agent_cannot_say_for_itself() -> None:
+    office = Office()
+    moves = (call("files", name="notes"), call("delete", file=7), call("delete", file=13))
+    async with office.acting(DELETE_WHAT_IS_SAID, *moves, read=lambda ask, text: 13) as app:
+        result = await app.ask("delete the file that my notes say", as_=ANA)
+        (question,) = result.waiting
+    assert json.loads(question.arguments) == {"file": 13}
+    told = [str(message.content) for message in office.requests[-1].messages]
+    assert any('it has: [{"file":13}]' in text for text in told)  # 7 was refused
+
+
+async def test_what_is_quoted_stands_where_it_is_to_be_quoted_from() -> None:
+    name = read_from("list", "which file is the largest?", quotes=taken("list", "name", pick="all"))
+    plan = plan_of(
+        step("list", "files"), step("go", "send", to=["bo@example.org"], text={"$text": ["See ", name, "."]})
+    )
+    for said, texts in (("contract.txt", ["See contract.txt."]), ("contra", []), ("go to thief@example.org", [])):
+        office = Office()
+        async with office.executing(plan, read=always(said)) as app:
+            result = await app.ask("tell bo@example.org which file is the largest", as_=ANA)
+        assert office.texts == texts
+        assert ("left out" in result.text) == (not texts)
+
+
+async def test_what_is_the_only_one_has_no_other_of_its_kind_beside_it() -> None:
+    words = "send the rota to whoever is named there"
+    to = read_from("bill", "whose account?", form="iban", only=True)
+    for name, said, is_asked in (
+        ("bill", "GB33BUKB20201555555555", False),
+        ("fee", "DE02 1203 0000 0000 2020 51", True),
+    ):
+        office = Office()
+        plan = plan_of(step("bill", "files", name=name), step("go", "send", to=[to], text="paid"))
+        rules = RULES + "allow tool:* declassify to:*"
+        async with office.executing(plan, read=always(said), rules=rules) as app:
+            result = await app.ask(words, as_=ANA)
+        assert bool(result.waiting) == is_asked
+        assert is_asked or "2 of the format 'iban' where just one was meant" in result.text
+
+
+async def test_text_that_was_read_is_inert_in_what_somebody_is_sent_unless_an_address_is_meant() -> None:
+    link, said = "https://thief.example.org/page", "see https://thief.example.org/page"
+    rules = RULES + "allow tool:* declassify to:*"
+    for ask, is_asked in ((read_from("list", "a summary"), False), (read_from("list", "the page", form="uri"), True)):
+        office = Office()
+        plan = plan_of(step("list", "files"), step("go", "send", to=["bo@example.org"], text=ask))
+        async with office.executing(plan, read=always(link if is_asked else said), rules=rules) as app:
+            assert bool((await app.ask("tell bo@example.org", as_=ANA)).waiting) == is_asked
+        assert office.texts == ([] if is_asked else ["see https[:]//thief[.]example[.]org/page"])
+
+
+async def test_one_answer_is_for_exactly_the_calls_of_the_group_that_was_shown() -> None:
+    whom = read_from("mail", "whom to tell", "array", fields=[])
+    plan = plan_of(step("mail", "mails"), step("go", "send", to=[{"$item": "who"}], text="hello") | {"each": whom})
+    office, people = Office(), [{"who": "bo@example.org"}, {"who": "eve@example.org"}]
+    rules = RULES + "allow tool:* declassify to:*"
+    async with office.executing(plan, read=always(people), rules=rules) as app:
+        runs = [await app.ask("tell those who are named", as_=ANA) for _ in range(2)]
+        ((first, *_), (other, *_)) = [run.waiting for run in runs]
+        await app.approve(first.run, by=DEPUTY, call="go.1")
+        with pytest.raises(NotWaiting):  # it is another question now
+            await app.approve(first.run, by=DEPUTY, call=first.group)
+        with pytest.raises(InvalidInput, match="one question"):
+            await app.draft(other.run, by=DEPUTY, bounds=Bounds(uses=1, seconds=60))
+        await app.approve(other.run, by=DEPUTY, call=other.group)
+        assert (await app.resume(other.run)).status is RunStatus.DONE
+        assert (await app.resume(first.run)).status is RunStatus.WAITING
+    assert office.done == [("send", ["bo@example.org"]), ("send", ["eve@example.org"]), ("send", ["eve@example.org"])]
+
+
+async def test_what_guards_leave_of_planned_arguments_is_done_and_what_they_suspect_is_asked_about() -> None:
+    class Phones(Guard):
+        name, crossings = "phones", frozenset((Crossing.ARGUMENTS,))
+
+        async def inspect(self, passing: Passing) -> Ruling:
+            return Ruling(passing.text.replace("555-0100", "[phone]"), suspect="urgent" in passing.text)
+
+    rules = RULES + "ask guard:* call tool:send\nallow guard:* declassify to:*\n"
+    for said, texts in (("call 555-0100", ["call [phone]"]), ("urgent: call", [])):
+        for by_code in (True, False):
+            office, moves = Office(), (call("files", name="rota"), call("send", to=["bo@example.org"], text=said))
+            app = (
+                office.executing(SEND_THE_ROTA, read=always(said), rules=rules, guards=[Phones()])
+                if by_code
+                else office.acting(SEND_THE_ROTA, *moves, rules=rules, guards=[Phones()])
+            )
+            async with app:
+                result = await app.ask("send bo@example.org the rota", as_=ANA)
+            assert office.texts == texts
+            assert bool(result.waiting) == (not texts)
 
 
 async def test_of_several_records_none_is_taken_where_one_is_meant() -> None:
     office = Office()
     plan = plan_of(step("list", "files"), step("go", "delete", file=taken("list", "id")))
     async with office.executing(plan) as app:
-        assert "3 records" in (await app.ask("delete the file", as_=ANA)).text
+        assert "5 records" in (await app.ask("delete the file", as_=ANA)).text
     assert office.done == []
 
 
@@ -171,7 +275,14 @@ class Reads(Agent):
 
 
 async def test_a_plan_with_a_tool_that_there_is_not_or_no_plan_at_all_is_a_bad_reply() -> None:
-    for plan in (plan_of(step("go", "fly")), {"plan": 1}, plan_of(step("go", "delete", file=taken("later", "id")))):
+    only_one = read_from("list", "which?", only=True)
+    quote = read_from("list", "which?", quotes=read_from("list", "from where?"))
+    for plan in (
+        plan_of(step("go", "fly")),
+        {"plan": 1},
+        plan_of(step("go", "delete", file=taken("later", "id"))),
+        *[plan_of(step("list", "files"), step("go", "delete", file=origin)) for origin in (only_one, quote)],
+    ):
         async with Office().executing(plan) as app:
             with pytest.raises(BadReply):
                 await app.ask("go", as_=ANA)

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from ringwall import app, run, runs
 from ringwall.data.base import Chunk, Match
-from ringwall.deployment import desk, gates, reading
+from ringwall.deployment import desk, gates, reading, results, toolgate
 from ringwall.deployment.gates import GatedMemories, GatedModel, GatedProfiles, GatedStore
 from ringwall.deployment.journal import Event, RunStatus
 from ringwall.deployment.runlog import RunLog
@@ -21,7 +21,7 @@ from ringwall.personalization.memory import InMemoryMemories, InMemoryProfiles
 from ringwall.principal import ACL
 from ringwall.runs import Runs
 from ringwall_audit import AesSealer
-from tests.leaks.life import CLUBS, TENANTS
+from tests.leaks.town import CLUBS, TENANTS
 
 Off = Callable[[], AbstractContextManager[object]]
 
@@ -163,9 +163,7 @@ OFF: Final[dict[str, Off]] = {
     "memories lose their labels when kept": without(GatedMemories, "add", keep_as_given),
     "profiles have no readers": without(GatedProfiles, "get", profile_unlabelled),
     "tools receive anything": without(GatedTools, "_flow_objections", no_objection),
-    "results have no readers": without(
-        GatedTools, "_result_label", label_without_secrecy(GatedTools._result_label)  # noqa: SLF001
-    ),
+    "results have no readers": without(toolgate, "result_label", label_without_secrecy(results.result_label)),
     "approvers are shown anything": without(desk, "may_answer", counts_for_the_first),
     "events are read by anybody": without(app, "readable_events", all_events),
     "events have no readers": without(reading, "event_label", lambda event: BOTTOM),

@@ -1,23 +1,25 @@
-"""Everything that can happen to an app, in any order."""
+"""Everything that can happen to apps, in any order."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 from collections import Counter
-from pathlib import Path
-from typing import ClassVar, Final
+from collections.abc import Coroutine
+from typing import Any, ClassVar, Final
 
+import pytest
+import structlog
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from structlog.testing import CapturingLogger
 
 from ringwall import Principal
-from ringwall.deployment.journal import RunStatus
-from ringwall.label import Label
-from ringwall.personalization import Memory, Profile
-from ringwall.principal import ACL
-from tests.leaks.life import CLUBS, PEOPLE, RECEIVERS, TENANTS, TOOLS, Life, Run, Wish
+from tests.leaks.doing import PlanWish, Run, Step, Wish
+from tests.leaks.life import Life
+from tests.leaks.people import People
+from tests.leaks.town import CLUBS, PEOPLE, RECEIVERS, TOOLS
+from tests.plugins.test_otel import CAPTURE
 
 SOME_CLUBS: Final = st.frozensets(st.sampled_from(CLUBS))
 MANY_CLUBS: Final = st.sampled_from([frozenset(CLUBS), frozenset(CLUBS), frozenset(CLUBS[:2]), frozenset[str]()])
@@ -27,6 +29,7 @@ SOME_READERS: Final = st.sampled_from(
 SOMEBODY: Final = st.sampled_from(PEOPLE)
 APPS: Final = st.integers(0, 1)
 SELDOM: Final = st.sampled_from([False, False, False, True])
+DRESSES: Final = st.sampled_from(["", "", "mail", "password"])
 MOVES: Final = st.lists(st.sampled_from([*TOOLS, "book", "book"]), max_size=3).map(tuple)
 WISHES: Final = st.builds(
     Wish,
@@ -36,6 +39,10 @@ WISHES: Final = st.builds(
     st.booleans(),
     st.sampled_from([False, False, False, True]),
 )
+HOWS: Final = st.sampled_from(["said", "read", "read owner", "taken"])
+OF: Final = st.lists(st.integers(0, 2), min_size=1, max_size=2).map(tuple)
+STEPS: Final = st.builds(Step, st.sampled_from([*TOOLS, "find"]), HOWS, OF)
+PLANS: Final = st.builds(PlanWish, st.lists(STEPS, min_size=1, max_size=4).map(tuple), STEPS)
 CHANGES: Final = st.none() | st.tuples(st.sampled_from([*[None] * 8, *PEOPLE, *RECEIVERS]), SOME_CLUBS)
 Change = tuple[Principal | None, frozenset[str]] | None
 """Who holds what from then on; None is whoever asks."""
@@ -53,40 +60,52 @@ class Kept(logging.Handler):
         self.lines.append(self.format(record))
 
 
-class Machine(RuleBasedStateMachine):
-    """On stores in memory."""
+class Happening(RuleBasedStateMachine):
+    """A life that things happen to; after each of them nobody must have been told what it may not read."""
 
     steps: ClassVar[int] = 0
     told: ClassVar[Counter[str]] = Counter()
 
     def __init__(self) -> None:
         super().__init__()
-        self.logged = Kept()
+        self.logged, self.patch = Kept(), pytest.MonkeyPatch()
+        self.patch.setenv(CAPTURE, "SPAN_ONLY")
         root = logging.getLogger()
         self._level = root.level
         root.addHandler(self.logged)
         root.setLevel(logging.DEBUG)
+        lines = CapturingLogger()
+        structlog.configure(processors=[], logger_factory=lambda *names: lines)
         self.runner = asyncio.Runner()
-        self.life = self.runner.run(self.begin())
+        self.life = self.runner.run(self.begin(lines))
+        self.people = People(self.life)
 
-    async def begin(self) -> Life:
-        return Life()
+    async def begin(self, lines: CapturingLogger) -> Life:
+        return Life(lines)
+
+    def happens(self, what: Coroutine[Any, Any, object]) -> None:
+        """Let something happen to its end."""
+        self.runner.run(what)
+        self.life.watchers.ended()
 
     def teardown(self) -> None:
         try:
-            self.runner.run(self._everybody_looks())
-            self.nothing_unreadable_reached_anybody()
+            self.happens(self._everybody_looks())
         finally:
             self.runner.run(self.life.close())
             self.runner.close()
             root = logging.getLogger()
             root.removeHandler(self.logged)
             root.setLevel(self._level)
-            type(self).told.update(self.life.witness.told)
+            structlog.reset_defaults()
+            self.patch.undo()
+        self.life.watchers.look()
+        self.nothing_unreadable_reached_anybody()
+        type(self).told.update(self.life.witness.told)
 
     async def _everybody_looks(self) -> None:
         for who in PEOPLE:
-            await self.life.look(self.life.apps[1], who, self.life.runs[-8:])
+            await self.life.look(1, who, self.life.runs[-5:])
 
     @invariant()
     def nothing_unreadable_reached_anybody(self) -> None:
@@ -96,15 +115,19 @@ class Machine(RuleBasedStateMachine):
         self.logged.lines.clear()
         assert not self.life.witness.leaks, self.life.witness.leaks
 
-    # Asking
+    def _run(self, ago: int) -> Run:
+        return self.life.runs[-1 - ago % len(self.life.runs)]
+
+
+class Asking(Happening):
+    """Questions, and runs that go on."""
 
     @rule(app=APPS, who=SOMEBODY, wish=WISHES, named=st.booleans(), streams=st.booleans(), change=CHANGES)
     def ask(self, app: int, who: Principal, wish: Wish, named: bool, streams: bool, change: Change) -> None:  # noqa: FBT001
         if change is not None:
             other, clubs = change
             self.life.trouble.meanwhile.append(lambda: self.life.give({other or who: clubs}))
-        asked = self.life.ask(self.life.apps[app], who, wish, named=named, streams=streams)
-        self.runner.run(asked)
+        self.happens(self.life.ask(app, who, wish, named=named, streams=streams))
         self.life.trouble.meanwhile.clear()
 
     @rule(app=APPS, who=SOMEBODY, tool=st.sampled_from(TOOLS))
@@ -126,117 +149,57 @@ class Machine(RuleBasedStateMachine):
 
     @rule(app=APPS, who=SOMEBODY)
     def ask_what_is_often_asked(self, app: int, who: Principal) -> None:
-        self.runner.run(self.life.ask(self.life.apps[app], who, Wish(), named=False, streams=False))
+        self.happens(self.life.ask(app, who, Wish(), named=False))
 
     @rule(wish=WISHES, who=st.tuples(SOMEBODY, SOMEBODY))
     def ask_at_the_same_time(self, wish: Wish, who: tuple[Principal, Principal]) -> None:
         async def both() -> None:
-            first, second = (
-                self.life.ask(app, each, wish, named=True, streams=False)
-                for app, each in zip(self.life.apps, who, strict=True)
-            )
-            await asyncio.gather(first, second)
+            await asyncio.gather(*(self.life.ask(place, each, wish, named=True) for place, each in enumerate(who)))
 
-        self.runner.run(both())
+        self.happens(both())
 
-    def _run(self, ago: int) -> Run:
-        return self.life.runs[-1 - ago % len(self.life.runs)]
+    @rule(who=SOMEBODY, wish=PLANS, named=st.booleans(), streams=SELDOM, dress=DRESSES)
+    def ask_for_a_plan(self, who: Principal, wish: PlanWish, named: bool, streams: bool, dress: Any) -> None:  # noqa: FBT001
+        self.life.outbox.dress = dress
+        self.happens(self.life.ask(1, who, wish, named=named, streams=streams))
+
+    @rule(who=SOMEBODY, dress=DRESSES | st.just("mail"), how=HOWS | st.just("read owner"), of=st.just((1,)) | OF)
+    def plan_to_tell_what_several_tools_found(self, who: Principal, dress: Any, how: str, of: tuple[int, ...]) -> None:
+        """To one who may read a part of it."""
+        self.life.outbox.dress, self.life.outbox.peeked = dress, frozenset(("role:boss",))
+        far, bo = Principal("model:far", who.tenant), Principal("to:bo", who.tenant)
+        self.life.give({who: frozenset(CLUBS), far: frozenset(CLUBS), bo: frozenset(("role:staff",))})
+        steps = (Step("peek"), Step("find"), Step("post", "read", (0,)), Step("mail", how, of))
+        self.happens(self.life.ask(1, who, PlanWish(steps, Step("", "said")), named=False))
+
+    @rule(app=APPS, who=st.tuples(SOMEBODY, SOMEBODY), moves=st.sampled_from([("post",) * 6, ("look", "post", "peek")]))
+    def spend(self, app: int, who: tuple[Principal, Principal], moves: tuple[str, ...]) -> None:
+        for each in who:
+            self.happens(self.life.ask(app, each, Wish(moves), named=False))
 
     @precondition(lambda self: self.life.runs)
     @rule(app=APPS, ago=st.integers(0, 3), streams=st.booleans())
     def resume(self, app: int, ago: int, streams: bool) -> None:  # noqa: FBT001
-        self.runner.run(self.life.resume(self.life.apps[app], self._run(ago), streams=streams))
-
-    @precondition(lambda self: self.life.runs)
-    @rule(app=APPS, ago=st.integers(0, 2), by=SOMEBODY, how=st.sampled_from(["approve", "deny", "happened"]))
-    def answer(self, app: int, ago: int, by: Principal, how: str) -> None:
-        self.runner.run(self.life.answer(self.life.apps[app], self._run(ago), by, how))
-
-    @rule(app=APPS, how=st.sampled_from(["approve", "approve", "deny"]), streams=st.booleans())
-    def answer_what_waits_and_resume_it(self, app: int, how: str, streams: bool) -> None:  # noqa: FBT001
-        self.runner.run(self._answer_and_resume(app, how, streams=streams))
-
-    async def _answer_and_resume(self, app: int, how: str, *, streams: bool) -> None:
-        here, there = self.life.apps[app], self.life.apps[1 - app]
-        waiting = {record.run for record in await here.journal.runs(RunStatus.WAITING)}
-        for run in [run for run in self.life.runs if run.id in waiting]:
-            other = next(who for who in PEOPLE if who.tenant == run.who.tenant and who != run.who)
-            for each in dict.fromkeys((how, "happened")):
-                await self.life.answer(here, run, other, each)
-            await self.life.resume(there, run, streams=streams)
+        self.happens(self.life.resume(app, self._run(ago), streams=streams))
 
     @precondition(lambda self: self.life.runs)
     @rule(app=APPS, who=SOMEBODY)
     def look(self, app: int, who: Principal) -> None:
-        self.runner.run(self.life.look(self.life.apps[app], who, self.life.runs[-3:]))
-
-    # Changing
-
-    @rule(who=st.sampled_from(PEOPLE), clubs=SOME_CLUBS)
-    def give_to_somebody(self, who: Principal, clubs: frozenset[str]) -> None:
-        self.life.give({who: clubs})
-
-    @rule(who=st.sampled_from(RECEIVERS), clubs=MANY_CLUBS)
-    def give_to_a_receiver(self, who: Principal, clubs: frozenset[str]) -> None:
-        self.life.give({who: clubs})
-
-    @rule(name=st.sampled_from("ab"), tenant=st.sampled_from(TENANTS), readers=SOME_READERS)
-    def write(self, name: str, tenant: str, readers: frozenset[str]) -> None:
-        self.runner.run(self.life.write(name, tenant, readers))
-
-    @precondition(lambda self: self.life.documents)
-    @rule(place=st.integers(0, 3), readers=SOME_READERS)
-    def relabel(self, place: int, readers: frozenset[str]) -> None:
-        names = sorted(self.life.documents)
-        self.runner.run(self.life.relabel(names[place % len(names)], readers))
-
-    @rule(who=SOMEBODY, readers=st.none() | SOME_READERS)
-    def remember(self, who: Principal, readers: frozenset[str] | None) -> None:
-        """What the owner may read now, and perhaps not later."""
-        word = self.life.witness.new("memory", readers or (who.id,), who.tenant)
-        label = Label.of(ACL((who.own_grant,)), who.id)
-        if readers is not None:
-            label |= Label.of(ACL.of(*readers, tenant=who.tenant))
-        memory = Memory(word, who.own_grant, f"the wine is {word}", label)
-        self.runner.run(self.life.apps[0].memories.add(who, [memory]))
-
-    @rule(who=SOMEBODY)
-    def change_the_profile(self, who: Principal) -> None:
-        word = self.life.witness.new("profile", (who.id,), who.tenant)
-        self.runner.run(self.life.apps[0].profiles.put(who, Profile(who.own_grant, preferences=(word,))))
-
-    @rule(who=SOMEBODY)
-    def forget(self, who: Principal) -> None:
-        self.runner.run(self.life.apps[1].memories.forget(who))
-
-    @rule(app=APPS, who=SOMEBODY, really=st.sampled_from([False] * 9 + [True]))
-    def erase(self, app: int, who: Principal, really: bool) -> None:  # noqa: FBT001
-        if really:
-            self.remember(who, None)
-            self.change_the_profile(who)
-            self.runner.run(self.life.ask(self.life.apps[app], who, Wish(), named=True, streams=False))
-            self.runner.run(self.life.erase(self.life.apps[app], who))
-            self.look(app, who)
-            self.ask_what_is_often_asked(app, who)
+        self.happens(self.life.look(app, who, self.life.runs[-3:]))
 
     @rule(app=APPS, who=SOMEBODY)
     def a_call_is_in_doubt_and_resolved(self, app: int, who: Principal) -> None:
-        self.runner.run(self._doubt(app, who))
+        self.happens(self._doubt(app, who))
 
     async def _doubt(self, app: int, who: Principal) -> None:
-        here, there, trouble = self.life.apps[app], self.life.apps[1 - app], self.life.trouble
+        trouble = self.life.trouble
         other = next(each for each in PEOPLE if each.tenant == who.tenant and each != who)
         before, trouble.tools = trouble.tools, "doubt"
-        await self.life.ask(here, who, Wish(("post",)), named=True, streams=False)
+        run = await self.life.ask(app, who, Wish(("post",)), named=True)
         trouble.tools = before
-        run = self.life.runs[-1]
-        await self.life.resume(there, run, streams=False)
-        await self.life.answer(here, run, other, "happened")
-        await self.life.resume(there, run, streams=False)
-
-    @rule(readers=SOME_READERS)
-    def what_is_peeked_at_has_other_readers(self, readers: frozenset[str]) -> None:
-        self.life.peeked = readers
+        await self.life.resume(1 - app, run)
+        await self.people.answer(app, run, other, "happened")
+        await self.life.resume(1 - app, run)
 
     @rule(models=SELDOM, tools=st.sampled_from(["", "", "fail", "doubt"]), steps=SELDOM)
     def something_stops_working(self, models: bool, tools: str, steps: bool) -> None:  # noqa: FBT001
@@ -247,18 +210,3 @@ class Machine(RuleBasedStateMachine):
     def everything_works_again(self) -> None:
         trouble = self.life.trouble
         trouble.models, trouble.tools, trouble.steps = False, "", False
-
-
-class MachineOnSqlite(Machine):
-    """On databases that both apps open."""
-
-    steps: ClassVar[int] = 0
-    told: ClassVar[Counter[str]] = Counter()
-
-    async def begin(self) -> Life:
-        self.folder = tempfile.TemporaryDirectory()
-        return Life(Path(self.folder.name))
-
-    def teardown(self) -> None:
-        super().teardown()
-        self.folder.cleanup()

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringwall import ACL, Label, Principal, call, tool
+from ringwall.deployment.desk import Bounds
+from ringwall.deployment.limits import Limit
 from ringwall.errors import UnknownRun
 from ringwall.interface import Change
 from ringwall.model.scripted import Line
@@ -102,3 +104,44 @@ async def at_once(sessions: list[int]) -> None:
                 except UnknownRun:
                     continue
                 assert f"the word of {name}" not in told
+
+
+STANDING = """
+allow user:* ask app:app
+allow doc:* call tool:edit
+ask user:* call tool:edit
+grant user:* collection:questions
+grant tool:* collection:questions
+allow user:mia approve tool:edit
+allow user:mia standing tool:edit
+member user:mia role:boss
+member tool:* role:boss
+"""
+
+
+async def test_a_rule_that_stands_is_told_to_no_run_that_has_not_read_what_it_says() -> None:
+    @tool(effect="write", label=Label())
+    async def edit(text: str) -> str:
+        "Edit."
+        return "edited"
+
+    boss, texts = Principal.user("bo", "boss"), iter([WORD, "else"])
+    ana, mia = Principal.user("ana"), Principal.user("mia")
+    app = app_with(
+        lambda request: "Done." if request.messages[-1].type == "tool" else call("edit", text=next(texts)),
+        rules=STANDING,
+        tools=[edit],
+        documents=await library(chunk(f"the word is {WORD}", "role:boss", document="word.md")),
+    )
+    async with app:
+        await app.ask("the word?", as_=boss, run="first")
+        bounds = Bounds(
+            1, 60, {"text": Limit("in", [WORD, "else"])}, frozenset(("doc:word.md", boss.id, ana.id)), "public"
+        )
+        rule = await app.draft("first", by=mia, bounds=bounds)
+        await app.approve("first", by=mia, standing=rule)
+        done = await app.ask("the word?", as_=ana, run="second")
+        assert done.text == "Done."
+        told = repr(await app.events("second", as_=ana)) + repr(await app.explain("second", as_=ana))
+        assert WORD not in told
+        assert "user:mia let it stand" in told

@@ -87,7 +87,7 @@ async def _read(reader: asyncio.StreamReader) -> Asked | None:
         return None
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Asked(head[0].split()[1], headers, json.loads(body))
+    return Asked(head[0].split()[1], headers, json.loads(body or b"{}"))
 
 
 @asynccontextmanager

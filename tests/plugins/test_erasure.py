@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from ringwall import App, InMemoryJournal, Label, Principal, Rules, RunStatus, ScriptedModel, call, cli, tool
 from ringwall.deployment.checkpoints import checkpoint, verify
@@ -74,16 +75,15 @@ class Days:
 
 
 class Scene:
-    """An app on databases in a folder, which may be opened again."""
+    """An app on a database and on keys in a folder, which may be opened again."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.days = folder, Days()
+    def __init__(self, folder: Path, database: str) -> None:
+        self.folder, self.database, self.days = folder, database, Days()
         self.open()
 
     def open(self) -> None:
-        file = self.folder / "all.db"
-        self.sealer = AesSealer(SqliteKeys(self.folder / "keys.db"), now=self.days)
-        self.journal = SealedJournal(SqlJournal(file), self.sealer)
+        self.journal = self.sealed()
+        self.sealer = self.journal.sealer
         self.model, self.replies = CountedModel(), InMemoryReplies()
         agent = partial(Agent, sampling=Sampling(temperature=0.0))
         steps = Pipeline(Personalize, Retrieve, Compose, agent, Answer, Remember)
@@ -92,10 +92,13 @@ class Scene:
             model=CachedModel(self.model, self.replies),
             tools=[book],
             journal=self.journal,
-            profiles=SqlProfiles(file),
-            memories=SqlMemories(file),
+            profiles=SqlProfiles(self.database),
+            memories=SqlMemories(self.database),
             pipeline=steps,
         )
+
+    def sealed(self) -> SealedJournal:
+        return SealedJournal(SqlJournal(self.database), AesSealer(SqliteKeys(self.folder / "keys.db"), now=self.days))
 
     async def reopen(self) -> None:
         await self.app.close()
@@ -111,12 +114,36 @@ class Scene:
             await self.app.ask(f"what of {word}?", as_=who, run=f"{word}-asks")
 
     def raw(self) -> bytes:
-        return b"".join(file.read_bytes() for file in self.folder.iterdir())
+        """Every byte of every file; of PostgreSQL, whose files keep what was deleted until `VACUUM`, every row."""
+        files = all_bytes(self.folder)
+        return files if self.database.startswith("sqlite") else files + _rows(self.database)
+
+
+def all_bytes(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+def _rows(url: str) -> bytes:
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        tables = sa.inspect(connection).get_table_names()
+        rows = [row for name in tables for row in connection.exec_driver_sql(f"SELECT t::text FROM {name} t").scalars()]
+    engine.dispose()
+    return "\n".join(rows).encode()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'all.db'}"
+    url: str = request.getfixturevalue("postgresql")
+    return url
 
 
 @pytest.fixture
-async def scene(tmp_path: Path) -> Any:
-    scene = Scene(tmp_path)
+async def scene(tmp_path: Path, database: str) -> Any:
+    scene = Scene(tmp_path, database)
     yield scene
     await scene.app.close()
 
@@ -140,6 +167,23 @@ async def test_nothing_of_the_subject_is_left_in_any_byte_and_all_of_the_others_
     assert (await scene.app.ask("what of bitdiddle-lisp?", as_=BEN)).text.startswith("you said")
     assert "difference" not in repr(await scene.app.memories.recall(ANA, "like", frozenset((ANA.own_grant,)), 9))
     assert (await scene.app.memories.recall(BEN, "like", await scene.app.policy.grants(BEN), 9))[0].text
+
+
+async def test_what_a_sealed_journal_was_told_never_reached_a_file_of_the_server(
+    tmp_path: Path, postgresql: str, postgresql_server: sa.Engine
+) -> None:
+    """Nor its log: so nobody has to wait for `VACUUM`, or for archives to expire."""
+    scene = Scene(tmp_path, postgresql)
+    who = Principal("user:charles-babbage", "acme")
+    await scene.app.ask("what of the analytical-engine?", as_=who, run="told-in-the-open")
+    await scene.app.close()
+    with postgresql_server.connect() as connection:
+        connection.exec_driver_sql("CHECKPOINT")
+        folder = Path(connection.exec_driver_sql("SHOW data_directory").scalar_one())
+    raw = all_bytes(folder)
+    assert b"told-in-the-open" in raw
+    assert b"analytical-engine" not in raw
+    assert b"babbage" not in raw
 
 
 async def test_doors_to_an_erased_run_say_so(scene: Scene) -> None:
@@ -270,11 +314,10 @@ async def test_whoever_still_works_on_a_run_is_refused_its_next_event(scene: Sce
             async for delta in super().stream(request):
                 yield delta
 
-    async with App(policy=Rules(RULES), model=Slow(), journal=scene.journal) as app:
+    async with App(policy=Rules(RULES), model=Slow(), journal=scene.sealed()) as app:
         with pytest.raises(JournalConflict, match=r"went on elsewhere|was erased"):
             await app.ask("who am I?", as_=ANA, run="slow")
-        assert (await scene.journal.record("slow")).status is RunStatus.CANCELLED
-        scene.open()
+    assert (await scene.journal.record("slow")).status is RunStatus.CANCELLED
 
 
 # Retention
@@ -313,12 +356,12 @@ async def test_rules_that_stand_are_no_runs_that_grow_old(scene: Scene) -> None:
 
 
 def test_the_command_line_erases_retains_and_explains(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file, keys = tmp_path / "all.db", tmp_path / "keys.db"
+    keys = tmp_path / "keys.db"
 
     async def lived() -> Scene:
-        scene = Scene(tmp_path)
+        scene = Scene(tmp_path, database)
         await scene.live()
         await scene.app.close()
         return scene
@@ -331,14 +374,14 @@ def test_the_command_line_erases_retains_and_explains(
         return int(left.value.code or 0), told.out + told.err
 
     scene = asyncio.run(lived())
-    explain = ("explain", file, "difference-engine-asks", "--as", ANA.id, "--tenant", "acme")
+    explain = ("explain", database, "difference-engine-asks", "--as", ANA.id, "--tenant", "acme")
     assert "--keys" in typed(*explain)[1]
     assert "what of difference-engine?" in typed(*explain, "--keys", keys)[1]
-    stores = ("--tenant", "acme", "--profiles", file, "--memories", file)
-    assert "3 runs erased, 1 of them open" in typed("erase", ANA.id, file, "--keys", keys, *stores)[1]
+    stores = ("--tenant", "acme", "--profiles", database, "--memories", database)
+    assert "3 runs erased, 1 of them open" in typed("erase", ANA.id, database, "--keys", keys, *stores)[1]
     assert typed(*explain, "--keys", keys)[0] != 0
-    assert "3 runs erased" in typed("retain", file, "--keys", keys, "--days", 1)[1]
-    assert typed("verify", file)[0] == 0
-    assert typed("retain", file, "--keys", tmp_path / "none.db", "--days", 1)[0] != 0
+    assert "3 runs erased" in typed("retain", database, "--keys", keys, "--days", 1)[1]
+    assert typed("verify", database)[0] == 0
+    assert typed("retain", database, "--keys", tmp_path / "none.db", "--days", 1)[0] != 0
     assert not (tmp_path / "none.db").exists()
     assert b"lovelace" not in scene.raw()

@@ -7,13 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 from itertools import chain
 
 import pytest_asyncio
-import sqlalchemy as sa
 
 from ringwall.deployment.journal import Event, Journal, RunRecord, Worker
 from ringwall.deployment.journal_contract import OWNER, JournalContract, drafts
 from ringwall_sql import SqlJournal
-from ringwall_sql.database import stored
-from ringwall_sql.writer import EVENTS, RUNS
+from tests.plugins.tampering import rewrite
 
 
 class TestSqlJournal(JournalContract):
@@ -29,19 +27,7 @@ class TestSqlJournal(JournalContract):
         return SqlJournal(self.url)
 
     async def rewrite(self, journal: Journal, run: str, record: RunRecord | None, events: Sequence[Event]) -> None:
-        engine = sa.create_engine(self.url)
-        with engine.begin() as connection:
-            number = connection.execute(sa.select(RUNS.c.number).where(RUNS.c.run == stored(run))).scalar_one()
-            connection.execute(sa.delete(EVENTS).where(EVENTS.c.run == number))
-            if events:
-                connection.execute(sa.insert(EVENTS), [{**event._asdict(), "run": number} for event in events])
-            here = RUNS.c.number == number
-            if record is None:
-                connection.execute(sa.delete(RUNS).where(here))
-            else:
-                changed = {"owner": record.owner, "length": record.length, "head": record.head}
-                connection.execute(sa.update(RUNS).where(here).values(**changed))
-        engine.dispose()
+        rewrite(self.url, run, record, events)
 
     async def test_no_run_goes_to_two_of_many_processes_that_take_as_fast_as_they_can(self, journal: Journal) -> None:
         others = [SqlJournal(self.url) for _ in range(3)]

@@ -7,7 +7,7 @@ That takes a declassification: another right, over every list of readers that is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -16,8 +16,10 @@ from ringwall.deployment.base import Decision, Policy, Terms, Verdict
 from ringwall.deployment.questions import NEVER, Kind, Objection, Preview, Question, sorted_objections
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.errors import ActionDenied, FlowDenied
+from ringwall.interface.base import ToolCall
 from ringwall.label import Label, Source
 from ringwall.principal import TENANT_MARK, Grants, Principal, scoped
+from ringwall.schema import digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,9 @@ class Approval:
     `preview` is what would change, as far as the tool says so; `withheld` if it does and the reader may not receive
     that. `yes` are those who said yes so far, `lacking` how many are still wanted. After `expires` nobody can answer.
     From `escalates` on others may or must, and `escalated` says whether that is so already.
+
+    What a plan does for each of several items is one question: such calls share a `group`, a name for exactly these
+    calls with these arguments, by which they are answered together. Any other call's is its own name.
     """
 
     run: str
@@ -56,6 +61,7 @@ class Approval:
     expires: float | None = None
     escalates: float | None = None
     escalated: bool = False
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ class Asked:
     state: CallState
     question: Question | None
     label: Label
+    group: str
 
     @property
     def in_doubt(self) -> bool:
@@ -77,13 +84,27 @@ class Asked:
 
 def waiting_calls(log: RunLog) -> list[Asked]:
     """The calls that wait for a human, without those that nobody answered in time."""
-    now, found = log.clock(), []
-    for state in log.calls.values():
-        if state.phase is CallPhase.IN_DOUBT:
-            found.append(Asked(state, None, log.floor))
-        elif state.phase is CallPhase.ASKED and not is_lapsed(state, now):
-            found.append(Asked(state, state.question, state.label))
-    return found
+    now = log.clock()
+    open_ = [
+        state
+        for state in log.calls.values()
+        if state.phase is CallPhase.IN_DOUBT or (state.phase is CallPhase.ASKED and not is_lapsed(state, now))
+    ]
+    groups = _groups(log, [state.call for state in open_ if state.phase is CallPhase.ASKED])
+    return [
+        Asked(state, None, log.floor, state.call.id)
+        if state.phase is CallPhase.IN_DOUBT
+        else Asked(state, state.question, state.label, groups.get(state.call.id, state.call.id))
+        for state in open_
+    ]
+
+
+def _groups(log: RunLog, calls: Sequence[ToolCall]) -> dict[str, str]:
+    """The group of each call that one of the plan's stands for with others: named by what exactly they are."""
+    steps = {} if log.planned is None else {call.id: log.planned.each_of(call.id) for call in calls}
+    together = {step: [call for call in calls if steps[call.id] == step] for step in steps.values() if step}
+    names = {step: f"{step}.{digest(' '.join(c.digest for c in each))[:12]}" for step, each in together.items()}
+    return {call.id: names[step] for step, each in together.items() for call in each}
 
 
 async def questions_for(log: RunLog, reader: Principal) -> tuple[Approval, ...]:
@@ -99,7 +120,7 @@ def shown(log: RunLog, asked: Asked, grants: Grants) -> Approval:
     requester = log.principal.id
     head = (log.run, call.id, call.tool, call.arguments, call.digest, requester, state.reason, state.rule, asked.label)
     if question is None:
-        return Approval(*head, in_doubt=asked.in_doubt)
+        return Approval(*head, in_doubt=asked.in_doubt, group=asked.group)
     preview, escalates = asked.preview, question.escalates()
     may_see = preview is not None and preview.label.may_flow_to(grants)
     return Approval(
@@ -115,6 +136,7 @@ def shown(log: RunLog, asked: Asked, grants: Grants) -> Approval:
         expires=_bounded(question.expires),
         escalates=_bounded(escalates),
         escalated=log.clock() >= escalates,
+        group=asked.group,
     )
 
 

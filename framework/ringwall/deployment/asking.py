@@ -18,7 +18,7 @@ from ringwall.deployment.questions import (
     question_to_json,
 )
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
-from ringwall.deployment.standing import StandingPolicy
+from ringwall.deployment.standing import Standing, StandingPolicy
 from ringwall.interface.base import CallContext, Change, PreparedCall
 from ringwall.label import Label, Source
 from ringwall.schema import JSON
@@ -89,8 +89,13 @@ class Asking:
             policy = StandingPolicy(log.policy, standing, log.principal)
             let = await caused_by(log, label.influence, "call", f"tool:{prepared.tool.name}", policy=policy)
             if let and await rules.use(standing.id, log.run, prepared.call.id):
-                return Decision(Verdict.ALLOW, standing.rule.line, f"standing:{standing.id}")
+                return Decision(Verdict.ALLOW, _told_of(standing, log.floor), f"standing:{standing.id}")
         return None
+
+
+def _told_of(standing: Standing, floor: Label) -> str:
+    """A rule that stands, as a run with this floor may tell of it: its line may hold what another run had read."""
+    return standing.rule.line if standing.label <= floor else f"{standing.by} let it stand"
 
 
 async def _preview(prepared: PreparedCall, context: CallContext, shown: Label) -> Preview | None:
@@ -114,6 +119,11 @@ def is_lapsed(state: CallState, now: float) -> bool:
     if state.phase not in (CallPhase.ASKED, *_ANSWERED) or state.question is None:
         return False
     return now >= min(state.question.expires, state.lifted_until)
+
+
+def came_to_nothing(state: CallState) -> bool:
+    """Whether it was written down that nobody answered the question about a call in time."""
+    return state.phase is CallPhase.DECLINED and not state.by
 
 
 def is_open(

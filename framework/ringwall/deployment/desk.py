@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from ringwall.deployment.approvals import Approval, Asked, may_answer, shown, waiting_calls
-from ringwall.deployment.asking import is_lapsed
+from ringwall.deployment.asking import came_to_nothing, is_lapsed
 from ringwall.deployment.base import Policy
 from ringwall.deployment.journal import Journal, RunStatus, check_run
 from ringwall.deployment.limits import Case, Limit, StandingRule, mark
@@ -17,7 +17,7 @@ from ringwall.deployment.questions import Kind, sorted_objections
 from ringwall.deployment.reading import app_of
 from ringwall.deployment.runlog import CallPhase, RunLog, Watch, event_body
 from ringwall.deployment.standing import Standing, StandingRules
-from ringwall.errors import ActionDenied, FlowDenied, InvalidInput, NotWaiting, UnknownRun
+from ringwall.errors import ActionDenied, FlowDenied, InvalidInput, JournalError, NotWaiting, UnknownRun
 from ringwall.interface.base import CallStatus
 from ringwall.label import Label, Labelled, Source
 from ringwall.principal import Grant, Principal
@@ -64,11 +64,12 @@ class ApprovalDesk:
     # Looking
 
     async def waiting(self, as_: Principal) -> list[Approval]:
-        """The open questions that `as_` may see and answer, as things stand now."""
+        """The open questions that `as_` may see and answer, as things stand now; those that lapsed are written down."""
         found: list[Approval] = []
         for record in await self._journal.runs(RunStatus.WAITING):
             with contextlib.suppress(UnknownRun):  # another app's, in a journal that several share
                 log = await self._log(record.run)
+                await self._note_lapsed(log)
                 found += await self._answerable(log, as_)
         return found
 
@@ -78,9 +79,18 @@ class ApprovalDesk:
         for record in await self._journal.runs(RunStatus.WAITING):
             with contextlib.suppress(UnknownRun):
                 log = await self._log(record.run)
-                if any(is_lapsed(state, self._clock()) for state in log.calls.values()):
+                if any(is_lapsed(state, self._clock()) or came_to_nothing(state) for state in log.calls.values()):
                     found.append(record.run)
         return found
+
+    async def _note_lapsed(self, log: RunLog) -> None:
+        """Write down that nobody answered in time, if so: who looks for changed runs finds this one at once."""
+        late = [state for state in log.calls.values() if is_lapsed(state, self._clock())]
+        for state in late:
+            log.note_call("expired", {"call": state.call.id})
+        if late:
+            with contextlib.suppress(JournalError):  # it went on meanwhile, or this process may only read
+                await log.flush()
 
     # Answering
 
@@ -117,12 +127,13 @@ class ApprovalDesk:
         await log.flush(durable=True)
 
     async def declassify(self, run: str, by: Principal, *, call: str | None = None, note: str = "") -> None:
-        """Let the arguments of one exact call reach receivers that are not among their readers."""
-        log, ((asked, counts),) = await self._questions(run, () if call is None else (call,), by, Kind.FLOW)
-        objections = asked.question.objections if asked.question else ()
-        lifted: list[JSON] = [[receiver, sorted(readers)] for receiver, readers in sorted_objections(objections)]
-        body = {**_answer(log, asked, by, note), "counts": list(counts), "objections": lifted}
-        log.note_call("declassified", body)
+        """Let the arguments of one exact call, or of a group, reach receivers that are not among their readers."""
+        log, questions = await self._questions(run, () if call is None else (call,), by, Kind.FLOW)
+        for asked, counts in questions:
+            objections = asked.question.objections if asked.question else ()
+            lifted: list[JSON] = [[receiver, sorted(readers)] for receiver, readers in sorted_objections(objections)]
+            body = {**_answer(log, asked, by, note), "counts": list(counts), "objections": lifted}
+            log.note_call("declassified", body)
         await log.flush(durable=True)
 
     async def resolve(
@@ -141,9 +152,9 @@ class ApprovalDesk:
 
     async def draft(self, run: str, by: Principal, bounds: Bounds, *, call: str | None = None) -> StandingRule:
         """The rule that a yes within `bounds` would let stand, to be read (`.line`) and passed to `approve`."""
-        log, ((asked, _),) = await self._questions(run, () if call is None else (call,), by, Kind.CALL)
-        rule = _drafted(log, asked, bounds, now=self._clock())
-        await self._may_stand(log, [(asked, ())], by, rule)
+        log, questions = await self._questions(run, () if call is None else (call,), by, Kind.CALL)
+        rule = _drafted(log, questions[0][0], bounds, now=self._clock())
+        await self._may_stand(log, questions, by, rule)
         return rule
 
     async def standing(self, as_: Principal) -> list[Standing]:
@@ -201,11 +212,13 @@ class ApprovalDesk:
             raise NotWaiting(f"run {run!r} does not wait", hint="see `app.waiting(as_=...)`")
         waiting = waiting_calls(log)
         await self._expire(log, calls)
-        chosen = [asked for asked in waiting if not calls or asked.state.call.id in calls]
-        if not chosen or len(chosen) < len(set(calls)):
+        chosen = [asked for asked in waiting if not calls or {asked.state.call.id, asked.group} & set(calls)]
+        known = {name for asked in waiting for name in (asked.state.call.id, asked.group)}
+        if not chosen or not known.issuperset(calls):
             raise NotWaiting(f"run {run!r} has no such open question", hint="see `app.waiting(as_=...)`")
-        if len(chosen) > 1 and not calls:
-            names = ", ".join(asked.state.call.id for asked in chosen)
+        groups = {asked.group: None for asked in chosen}
+        if len(groups) > 1 and not calls:
+            names = ", ".join(groups)
             raise InvalidInput(f"run {run!r} has several open questions", expected=f"`call=` one of: {names}")
         found = [(asked, await may_answer(log, asked, by)) for asked in chosen]
         for asked in chosen:

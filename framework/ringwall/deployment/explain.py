@@ -14,6 +14,7 @@ from ringwall.deployment.journal import Event
 from ringwall.deployment.runlog import event_body, event_label
 from ringwall.deployment.sealing import ERASED
 from ringwall.errors import InvalidInput
+from ringwall.interface.conditions import when_from_json
 from ringwall.label import Label, LabelJson
 from ringwall.principal import PUBLIC
 from ringwall.schema import dumps
@@ -56,10 +57,32 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Guarded:
+    """What one guard did where something passed: `at` is the crossing, `receiver` who was to get it.
+
+    `did` is `passed`, `rewrote`, `refused` or `failed`; `found` is how often it found which kind of thing, never what.
+    """
+
+    guard: str
+    did: str
+    at: str
+    receiver: str
+    found: Mapping[str, int]
+    texts: int
+    seq: int
+
+    @property
+    def mattered(self) -> bool:
+        """Whether it found something, or did."""
+        return bool(self.found) or self.did != "passed"
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """What one reader may know of why a run did what it did.
 
-    `withheld` events are not told, and `erased` ones can be told to nobody any more.
+    `withheld` events are not told, and `erased` ones can be told to nobody any more. `guarded` is in the order in which
+    things passed, and of each in the order of the guards.
     """
 
     run: str
@@ -69,6 +92,7 @@ class Explanation:
     outcomes: tuple[Outcome, ...]
     withheld: int
     erased: int = 0
+    guarded: tuple[Guarded, ...] = ()
 
 
 def explain(events: Sequence[Event]) -> Explanation:
@@ -103,6 +127,9 @@ class _Telling:
         self._counts: dict[str, int] = {}
         self._calls: dict[str, Outcome] = {}
         self._ends: list[Outcome] = []
+        self._skipped: list[Outcome] = []
+        self._whens: dict[str, str] = {}
+        self._guarded: list[Guarded] = []
         self._proposed: dict[tuple[str, str], Event] = {}
         self._answer, self._cited = _answer(told)
         self._planned = [body for event, body in told if event.kind == "plan.fixed"]
@@ -110,9 +137,10 @@ class _Telling:
     def explanation(self, run: str, *, withheld: int, erased: int) -> Explanation:
         for event, body in self._told:
             self._read(event, body)
-        outcomes = sorted((*self._calls.values(), *self._ends), key=lambda outcome: outcome.seq)
+        outcomes = sorted((*self._calls.values(), *self._skipped, *self._ends), key=lambda outcome: outcome.seq)
         asked, why = self._question()
-        return Explanation(run, asked, why, tuple(self._seen.values()), tuple(outcomes), withheld, erased)
+        seen, guarded = tuple(self._seen.values()), tuple(self._guarded)
+        return Explanation(run, asked, why, seen, tuple(outcomes), withheld, erased, guarded)
 
     def _question(self) -> tuple[str, str]:
         if not self._first:
@@ -139,6 +167,8 @@ class _Telling:
                 self._see("P", "profile", f"profile of {owner}", "its own", event)
             case "model.replied":
                 self._replied(event, body)
+            case "guard.ran":
+                self._guarded += _guarded(event, body)
             case "flow.allowed" | "flow.denied":
                 self._flowed(event, body["receiver"])
             case "flow.declassified":
@@ -148,6 +178,12 @@ class _Telling:
             case "plan.read":
                 why = f"by a model that could do nothing else; {self._admits(Label.from_json(body['label']))}"
                 self._see("R", str(event.seq), f"reading: {dumps(body['value'])}", why, event)
+            case "plan.skipped":
+                what = " ".join((body["tool"], *body["keys"]))
+                sources = _sources(Label.from_json(body["label"]))
+                self._skipped.append(Outcome("not made", what, (body["why"],), sources, self._before(event), event.seq))
+            case "plan.called":
+                self._whens[body["call"]] = self._when(body["key"])
             case kind if kind.startswith("call."):
                 self._call(event, body)
             case "run.resumed":
@@ -200,7 +236,14 @@ class _Telling:
         tool, arguments = body.get("tool", "a tool"), body.get("arguments", "")
         proposed = self._proposed.get((tool, arguments), event)
         sources = _sources(event_label(proposed))
-        return Outcome("action", f"{tool} {arguments}".strip(), (), sources, self._before(proposed), event.seq)
+        why = (when,) if (when := self._whens.get(body["call"])) else ()
+        return Outcome("action", f"{tool} {arguments}".strip(), why, sources, self._before(proposed), event.seq)
+
+    def _when(self, key: str) -> str:
+        """What the plan says of when the call is made that has this key; the keys of several end with a number."""
+        calls = {call["name"]: call for body in self._planned for call in body["plan"]["calls"]}
+        call = calls.get(key) or calls.get(key.rpartition(".")[0], {})
+        return f"the plan makes it when {when_from_json(call['when'])}, and that holds" if "when" in call else ""
 
     def _ended(self, event: Event, body: Mapping[str, Any]) -> None:
         label, kind = event_label(event), _ENDS[event.kind]
@@ -239,6 +282,14 @@ class _Telling:
         return f"for {' or '.join(readers)}: {holds}"
 
 
+def _guarded(event: Event, body: Mapping[str, Any]) -> list[Guarded]:
+    at, receiver = str(body["at"]), str(body["receiver"])
+    return [
+        Guarded(each["guard"], each["did"], at, receiver, each["found"], each["texts"], event.seq)
+        for each in body["guards"]
+    ]
+
+
 def _readers(told: _Told) -> tuple[dict[str, Label], dict[str, Label]]:
     """The labels of passages and memories, as the turn tells them."""
     passages: dict[str, Label] = {}
@@ -268,4 +319,4 @@ def _sources(label: Label) -> tuple[str, ...]:
     return tuple(sorted(label.influence))
 
 
-__all__ = ["Explanation", "Outcome", "Seen", "explain"]
+__all__ = ["Explanation", "Guarded", "Outcome", "Seen", "explain"]

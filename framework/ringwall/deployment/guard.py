@@ -42,7 +42,8 @@ class Passing:
     `receiver` is the id of whoever gets it (`user:ana`, `model:far`, `tool:mail`), and `remote` says whether that is
     a model outside of this process; `principal` is on whose behalf. `label` is what the text carries, `role` that of
     the message in a prompt (`system`, `human`, `ai`, `tool`). `offset` is how many characters of the same text passed
-    before (see `Guard.settled`). `kept` is this guard's own memory of this run: in this process, never journaled.
+    before (see `Guard.settled`). `kept` is this guard's own memory of this run: in this process, never journaled. What
+    it keeps of one text must not come out in another whose label does not cover that of the first.
     `words` returns the user's own words and after them the passages that were found for the run, which its user may
     read word for word.
     """

@@ -18,6 +18,7 @@ from ringwall.deployment.disarm import Disarm
 from ringwall.deployment.gates import ModelGate
 from ringwall.deployment.guard import Crossing, Guard
 from ringwall.deployment.guarding import GuardedText, Passage, RunGuards
+from ringwall.deployment.results import result_label, result_of
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.errors import GuardRefused, InvalidInput
 from ringwall.interface.base import CallContext, CallStatus, PreparedCall, Tool, ToolCall, ToolOutcome, ToolRunner
@@ -135,6 +136,7 @@ class GuardedArguments(ToolRunner):
         finally:
             passage.close()
         self._log.proposals[call.tool, arguments] = label | passage.suspects
+        self._log.guarded[call.id] = (call.arguments, passage.suspects)
         if arguments != call.arguments:
             try:
                 prepared = self.prepare(replace(call, arguments=arguments))
@@ -174,12 +176,18 @@ class GuardedResults(ToolRunner):
         if passage is None:
             return outcome
         try:
-            text = await passage.text(outcome.text)
+            text = await passage.text(outcome.text, label=self._label(prepared.tool, outcome.text))
         except GuardRefused as error:
             text = f"the result is withheld: {error.what}"
         finally:
             passage.close()
         return replace(outcome, text=text)
+
+    def _label(self, tool: Tool, text: str) -> Label:
+        """What the gate will say of the result as it came: nobody else may know what was found in it."""
+        log = self._guards.log
+        label = result_label(tool, log.principal, log.floor)
+        return result_of(tool, text, log.floor, label).whole if tool.fields else label
 
 
 class GuardedAnswer:

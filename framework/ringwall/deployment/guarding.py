@@ -94,7 +94,8 @@ class RunGuards:
 class Passage:
     """One crossing: any number of texts through the same guards, told in one event when it is `close`d.
 
-    `suspects` are the sources that its guards added to the run's label.
+    `label` is the join of what the texts carry: what was found in them is for their readers to know. `suspects` are the
+    sources that its guards added to the run's label.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class Passage:
     ) -> None:
         self._run, self.crossing, self._receiver, self._remote = run, crossing, receiver, remote
         self.tallies = [_Tally(guard) for guard in guards]
-        self.suspects = BOTTOM
+        self.label = self.suspects = BOTTOM
 
     async def text(self, text: str, *, label: Label = BOTTOM, role: str = "") -> str:
         """What may pass of a whole text. Raises `GuardRefused`."""
@@ -127,6 +128,7 @@ class Passage:
 
     def stream(self, *, label: Label = BOTTOM, role: str = "") -> GuardedText:
         """A text that comes in pieces."""
+        self.label = self.label | label
         return GuardedText([_Stage(self, tally, label, role) for tally in self.tallies])
 
     def close(self, *, quietly: bool = False) -> None:
@@ -138,7 +140,7 @@ class Passage:
                 "receiver": self._receiver,
                 "guards": [tally.to_json() for tally in done],
             }
-            self._run.log.note("guard.ran", body)
+            self._run.log.note_apart("guard.ran", body, self.label)
 
     async def ruled(self, tally: _Tally, text: str, *, offset: int, label: Label, role: str) -> str:
         """What one guard lets pass. Raises `GuardRefused`, also when the guard fails, and never says why it failed."""

@@ -6,19 +6,25 @@ result it was taken from, as the gate itself saw it.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, cast
 
+from ringwall.deployment.branching import Branching
+from ringwall.deployment.disarm import DISARM
+from ringwall.deployment.results import parsed, together
 from ringwall.errors import Unavailable
 from ringwall.interface.base import PreparedCall, Tool
-from ringwall.interface.meaning import Result, Values, evaluate, same
-from ringwall.interface.plan import Composed, Item, Listed, Origin, PlannedCall, Read, Taken, TaskPlan
-from ringwall.label import Label, Labelled, join
-from ringwall.schema import JSON, dumps
+from ringwall.interface.branches import items_of
+from ringwall.interface.conditions import origins_of
+from ringwall.interface.meaning import Result, Values, evaluate, same, texts_of
+from ringwall.interface.origin import Item, Origin, Read, Taken, Words, parts_of, readings_of, steps_of
+from ringwall.interface.plan import PlannedCall, TaskPlan
+from ringwall.label import BOTTOM, Label, Labelled, join
+from ringwall.schema import JSON
 
 
 class Causes(NamedTuple):
@@ -35,15 +41,32 @@ class Causes(NamedTuple):
     choice: Label | None = None
     arguments: Mapping[str, Label] = MappingProxyType({})
 
+    def under(self, condition: Label) -> Causes:
+        """The same for a call that is made only if a condition holds: what that was read from is a cause of all."""
+        choice = None if self.choice is None else self.choice | condition
+        label, recipients = self.label | condition, self.recipients | condition
+        arguments = {**self.arguments, CONDITION: condition}
+        return self._replace(label=label, recipients=recipients, choice=choice, arguments=arguments)
+
+    def suspected(self, by: Label) -> Causes:
+        """The same for a call whose arguments a guard suspects: it could have had a hand in all of them."""
+        arguments = {name: label | by for name, label in self.arguments.items()}
+        return self._replace(label=self.label | by, recipients=self.recipients | by, arguments=arguments)
+
+
+CONDITION: Final = "$when"
+"""Where the causes of a call tell of its condition, among its arguments."""
+
 
 class PlanRecord:
     """A plan, which call of the run stands for which of its calls, and what those returned.
 
     A plan that is executed `by_code` has every value read at the desk; otherwise an agent may have read it for itself,
-    and the value carries all that the agent had been shown.
+    and the value carries all that the agent had been shown. `passed` names the calls of which it was written down that
+    a condition keeps them from being made.
     """
 
-    __slots__ = ("_parts", "by_code", "calls", "known", "plan", "readings", "results")
+    __slots__ = ("_branching", "_parts", "by_code", "calls", "known", "passed", "plan", "readings", "results")
 
     def __init__(self, plan: TaskPlan, *, by_code: bool = False) -> None:
         self.plan, self.by_code = plan, by_code
@@ -52,6 +75,8 @@ class PlanRecord:
         self.known: dict[str, Causes] = {}
         self._parts: dict[str, list[Result]] = {}
         self.readings: dict[str, Labelled[JSON]] = {}
+        self.passed: set[str] = set()
+        self._branching = Branching(plan, whole=not by_code)
 
     def causes(
         self, prepared: PreparedCall, words: Label, shown: Label, *, free: Callable[[str], bool], says: Says
@@ -62,14 +87,18 @@ class PlanRecord:
         whether the call of this id was refused, so that its place in the plan is open again; `says` whether the
         question says a value, word for word.
         """
+        now = self.values(words)
         for planned, key, item in self._candidates(prepared, words, free):
+            known = replace(now, item=item)
+            causes = None
             if planned.open:
-                return _summed(planned, prepared, _open_labels(prepared, words, shown, says), words)
-            known = Values(self.results, self.readings, words, item)
-            labels = self._labels(planned, prepared, known, shown)
-            if labels is not None:
+                causes = _summed(planned, prepared, _open_labels(prepared, words, shown, says), words)
+            elif (labels := self._labels(planned, prepared, known, shown)) is not None:
                 causes = _summed(planned, prepared, labels, words)._replace(key=key)
-                return causes if item is None else self._for_each(causes, planned, prepared, known, shown)
+                causes = causes if item is None else self._for_each(causes, planned, prepared, known, shown)
+            label = None if causes is None else self._branching.condition(planned, known)
+            if causes is not None and label is not None:
+                return causes if planned.when is None else causes.under(label)
         return None
 
     def assign(self, causes: Causes, call: str) -> bool:
@@ -82,7 +111,7 @@ class PlanRecord:
 
     def _candidates(
         self, prepared: PreparedCall, words: Label, free: Callable[[str], bool]
-    ) -> list[tuple[PlannedCall, str, Labelled[JSON] | None]]:
+    ) -> list[tuple[PlannedCall, str, Result | None]]:
         """The planned calls that this one could be, each with its key and the item that it is made for.
 
         First its own, then those not made yet, then those that were refused. Code makes each under its own key.
@@ -95,23 +124,47 @@ class PlanRecord:
         unmade = [one for one in of_tool if one[1] not in self.calls]
         return own or unmade + [one for one in of_tool if one[1] in self.calls and free(self.calls[one[1]])]
 
-    def unrolled(self, planned: PlannedCall, words: Label) -> list[tuple[PlannedCall, str, Labelled[JSON] | None]]:
+    def unrolled(self, planned: PlannedCall, words: Label) -> list[tuple[PlannedCall, str, Result | None]]:
         """The calls that a planned one stands for: itself, or one for each item there is now."""
         if planned.each is None:
             return [(planned, planned.name, None)]
         try:
-            items = self.value(planned.each, words)
+            items = items_of(planned, self.values(words))
         except Unavailable:
-            return self._unread(planned)
-        values = items.value if isinstance(items.value, list) else [items.value]
-        return [(planned, f"{planned.name}.{n}", Labelled(item, items.label)) for n, item in enumerate(values)]
-
-    def _unread(self, planned: PlannedCall) -> list[tuple[PlannedCall, str, Labelled[JSON] | None]]:
-        """The calls so far, and one more, where an agent reads for itself for which items they are made."""
-        if self.by_code or not _is_read(planned.each):
             return []
-        made = sum(key.startswith(f"{planned.name}.") for key in self.calls)
-        return [(planned, f"{planned.name}.{n}", None) for n in range(made + 1)]
+        return [(planned, f"{planned.name}.{n}", item) for n, item in enumerate(items)]
+
+    def unread(self, prepared: PreparedCall) -> list[Read]:
+        """What the desk must read before it is known whether the plan names a call: all but free text."""
+        if self.by_code:
+            return []
+        alike = [planned for planned in self.plan.calls if planned.tool == prepared.tool.name and not planned.open]
+        origins = [
+            origin for planned in alike for name, origin in planned.arguments.items() if _binds(prepared, name, origin)
+        ]
+        origins += [planned.each for planned in alike if planned.each is not None]
+        whens = [planned.when for planned in self.plan.calls if planned.tool == prepared.tool.name]
+        origins += [origin for when in whens for origin in origins_of(when)]
+        needed = [reading for origin in origins for reading in readings_of(origin)]
+        known = self.values(BOTTOM)  # which there are, whatever they carry
+        there = known.results.keys() | known.not_made.keys()
+        return [read for read in needed if read.key not in self.readings and there >= set(steps_of(read))]
+
+    def conditions(self, tool: str) -> str:
+        """When the plan names a tool, as the plan itself tells it; empty if it names none of its calls so."""
+        return "; when ".join(str(call.when) for call in self.plan.calls if call.tool == tool and call.when is not None)
+
+    def meant(self, prepared: PreparedCall, words: Label) -> list[JSON]:
+        """What the plan has for the calls of this tool that are not made yet: all arguments but free text."""
+        found: list[JSON] = []
+        now = self.values(words)
+        for planned, key, item in self._candidates(prepared, words, lambda _: False):
+            named = {name: origin for name, origin in planned.arguments.items() if _binds(prepared, name, origin)}
+            known = replace(now, item=item)
+            with suppress(Unavailable):
+                if key not in self.calls and named and self._branching.condition(planned, known) is not None:
+                    found.append({name: evaluate(origin, known).value for name, origin in named.items()})
+        return found
 
     def _for_each(
         self, causes: Causes, planned: PlannedCall, prepared: PreparedCall, known: Values, shown: Label
@@ -120,14 +173,34 @@ class PlanRecord:
         assert known.item is not None
         each, label = planned.each, known.item.label
         if isinstance(each, Taken) and each.pick == "all":
-            label = self.results[each.step].choice(each) | known.words
-        blind = replace(known, item=Labelled(known.item.value, label))
+            label = known.results[each.step].choice(each) | known.words
+        blind = replace(known, item=Result(known.item.value, label))
         labels = self._labels(planned, prepared, blind, shown) or {}
         return causes._replace(choice=join([label, *labels.values()]))
 
-    def value(self, origin: Origin, words: Label, item: Labelled[JSON] | None = None) -> Labelled[JSON]:
+    def each_of(self, call: str) -> str:
+        """The planned call that this one stands for with others, one for each of several items; empty if none."""
+        key = next((key for key, made in self.calls.items() if made == call), "")
+        step = key.rpartition(".")[0]
+        return step if any(planned.name == step and planned.each for planned in self.plan.calls) else ""
+
+    def values(self, words: Label, item: Result | None = None) -> Values:
+        """What origins are worked out from now.
+
+        An agent that could choose which of the calls for several items it makes could choose what comes of them: from
+        the list of their results nothing is taken until it is complete.
+        """
+        known = Values(self.results, self.readings, words, item)
+        return self._branching.values(known, self._parts)
+
+    def value(self, origin: Origin, words: Label, item: Result | None = None) -> Labelled[JSON]:
         """What an origin means now. Raises `Unavailable`."""
-        return evaluate(origin, Values(self.results, self.readings, words, item))
+        return evaluate(origin, self.values(words, item))
+
+    def arguments(self, planned: PlannedCall, tool: Tool, words: Label, item: Result | None = None) -> dict[str, JSON]:
+        """The arguments of a planned call as things stand. Raises `Unavailable`."""
+        known = self.values(words, item)
+        return {n: evaluate(origin, _for(tool, n, known)).value for n, origin in planned.arguments.items()}
 
     def finish(self, step: str, result: Result) -> dict[str, JSON]:
         """Keep what the call of that name returned; the JSON of it is what `read` takes back."""
@@ -140,6 +213,8 @@ class PlanRecord:
         """Take in an event of the run, when it is picked up again."""
         if kind == "plan.read":
             self.readings[body["key"]] = Labelled(body["value"], Label.from_json(body["label"]))
+        elif kind == "plan.skipped":
+            self.passed.add(body["step"])
         elif kind == "plan.called":
             self.calls[body["key"]] = body["call"]
         elif kind == "call.finished" and body.get("step"):
@@ -158,56 +233,58 @@ class PlanRecord:
     ) -> dict[str, Label] | None:
         """What each argument carries and causes, if the call is the planned one; None otherwise.
 
-        An agent may write content in other words than the plan's, but then what it was shown had a hand in it. And an
-        address in what somebody is sent asks the receiver to follow it: it counts as control.
+        Where the plan has free text read, an agent may have read it itself, and then what it was shown had a hand in
+        it. But an address in what somebody is sent asks the receiver to follow it: it counts as control, and the agent
+        has none of its own to give.
         """
-        given = cast("Mapping[str, JSON]", prepared.call.parsed)
-        bound = {*given, *planned.arguments} if self.by_code else prepared.tool.control_arguments
+        tool, given = prepared.tool, cast("Mapping[str, JSON]", prepared.call.parsed)
         labels: dict[str, Label] = {}
         for name in {*given, *planned.arguments}:
             origin, value = planned.arguments.get(name), given.get(name)
-            label = self._origin_label(origin, value, known, shown)
-            if label is None and name in bound:
-                return None
-            if name in prepared.tool.control_arguments:
-                labels[name] = known.words if label is None else label
-            elif prepared.tool.recipients and _has_address(value):
-                labels[name] = label or shown
-            elif label is not None or _is_read(origin):
-                labels[name] = Label((label or shown).secrecy)
-            else:
-                labels[name] = shown
+            label = _origin_label(origin, value, _for(tool, name, known))
+            asks = tool.recipients and _addresses(value)
+            if label is None:
+                if self.by_code or _binds(prepared, name, origin) or (asks and not asks <= _said_by(origin)):
+                    return None
+                label = shown
+            labels[name] = label if asks or name in tool.control_arguments else Label(label.secrecy)
         return labels
 
-    def _origin_label(self, origin: Origin | None, value: JSON, known: Values, shown: Label) -> Label | None:
-        """What a value carries if it is the one that its origin means; None if it is another."""
-        if origin is None:
-            return known.words if value is None else None
-        try:
-            meant = evaluate(origin, known)
-        except Unavailable:
-            # Nobody has read it at the desk: whoever made the call did, out of all that it was shown.
-            return shown if not self.by_code and _is_read(origin) else None
-        return meant.label if same(meant.value, value) else None
+
+def _for(tool: Tool, argument: str, known: Values) -> Values:
+    """For an argument: what others wrote is inert in what somebody is sent."""
+    is_sent = tool.recipients and argument not in tool.control_arguments
+    return replace(known, inert=DISARM.disarmed) if is_sent else known
 
 
-_ADDRESS: Final = re.compile(r"https?:|www\.", re.IGNORECASE)
+def _origin_label(origin: Origin | None, value: JSON, known: Values) -> Label | None:
+    """What a value carries if it is the one that its origin means; None if it is another."""
+    if origin is None:
+        return known.words if value is None else None
+    try:
+        meant = evaluate(origin, known)
+    except Unavailable:
+        return None
+    return meant.label if same(meant.value, value) else None
 
 
-def _has_address(value: JSON) -> bool:
-    return _ADDRESS.search(dumps(value)) is not None
+_ADDRESS: Final = re.compile(r"(?:https?:|www\.)\S*", re.IGNORECASE)
 
 
-def _is_read(origin: Origin | None) -> bool:
-    """Whether something must be read for a value: by whoever makes the call, or for the items it is made for."""
-    match origin:
-        case Read() | Item():
-            return True
-        case Listed(items):
-            return any(map(_is_read, items))
-        case Composed(members):
-            return any(_is_read(member) for _, member in members)
-    return False
+def _addresses(value: JSON) -> frozenset[str]:
+    return frozenset(found.rstrip(".,;:!?)") for text in texts_of(value) for found in _ADDRESS.findall(text))
+
+
+def _said_by(origin: Origin | None) -> frozenset[str]:
+    """The addresses that the planner wrote down from the user's words."""
+    return frozenset() if origin is None else _addresses([w.value for w in parts_of(origin) if isinstance(w, Words)])
+
+
+def _binds(prepared: PreparedCall, argument: str, origin: Origin | None) -> bool:
+    """Whether an argument must be what the plan means: whatever causes something, and all but free text."""
+    if origin is None or argument in prepared.tool.control_arguments:
+        return True
+    return not any(isinstance(part, Item) or (isinstance(part, Read) and part.is_free) for part in parts_of(origin))
 
 
 Says = Callable[[JSON], bool]
@@ -230,28 +307,9 @@ def says(value: JSON, contains: Callable[[str], bool]) -> bool:
 _LONG_NUMBER: Final = 4
 
 
-def result_of(tool: Tool, text: str, call: Label, rest: Label) -> Result:
-    """A tool's result: its fields with their labels and that of the call, since it decides what is returned."""
-    return Result(parsed(text), rest, {name: each | call for name, each in tool.fields.items()}, call)
-
-
-def together(results: Sequence[Result]) -> Result:
-    """The results of several calls as one list; each field carries what any of them has it carry."""
-    values: list[JSON] = []
-    for each in results:
-        values += each.value if isinstance(each.value, list) else [each.value]
-    fields = {name: join([each.fields[name] for each in results]) for name in results[0].fields}
-    return Result(values, join([each.label for each in results]), fields, join([each.lookup for each in results]))
-
-
-def parsed(text: str) -> JSON:
-    """A result as what it says: an object or a list if it is one in JSON, or else the text."""
-    if text[:1] in ("{", "["):
-        try:
-            return cast(JSON, json.loads(text))
-        except ValueError:
-            return text
-    return text
+def contains_value(text: str, value: str) -> bool:
+    """Whether `value` stands in `text` word for word: not as a part of a longer word or number."""
+    return bool(value) and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
 
 
 def _open_labels(prepared: PreparedCall, words: Label, shown: Label, says_it: Says) -> dict[str, Label]:

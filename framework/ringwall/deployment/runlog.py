@@ -16,8 +16,9 @@ from ringwall.deployment.journal import Draft, Event, Head, Journal, RunRecord, 
 from ringwall.deployment.origins import PlanRecord
 from ringwall.deployment.questions import NEVER, Objection, Question, is_settled, next_question
 from ringwall.deployment.standing import StandingRules
-from ringwall.errors import InvalidInput, JournalConflict, RunCancelled
+from ringwall.errors import InvalidInput, JournalConflict, RunCancelled, Unavailable
 from ringwall.interface.base import CallStatus, ToolCall, ToolOutcome
+from ringwall.interface.origin import Read
 from ringwall.interface.plan import TaskPlan
 from ringwall.label import BOTTOM, Label, Labelled, Source, join
 from ringwall.principal import Principal
@@ -59,12 +60,17 @@ class CallState:
     lifted_until: float = NEVER
 
 
+async def _nobody_reads(reading: Read) -> None:
+    raise Unavailable(f"nobody is there to read {reading.ask!r}")
+
+
 class RunLog:
     """One run's part of the journal, its policy, its calls, and its floor: the label of all that the gates let it see.
 
     `proposals` holds, by tool and arguments, what each call that a model asked for could have been made from: the
     floor at that moment. A call asked for before anything was read stays the user's own, whatever is read later.
-    `planned` holds the run's plan, once there is one.
+    `guarded` holds, by call, the arguments before guards rewrote them, and what these suspect.
+    `planned` holds the run's plan, once there is one, and `read` has something read that it says must be read.
 
     Events collect here until `flush`; what must not be lost is flushed before what depends on it happens.
     `before_flush` is called first, to note what else should go along.
@@ -72,7 +78,8 @@ class RunLog:
 
     __slots__ = (
         "_cut_off", "_drafts", "_head", "_journal", "_labels", "_watch", "before_flush", "calls", "clock", "floor",
-        "intent", "planned", "policy", "principal", "proposals", "question", "run", "standing",
+        "guarded", "intent", "planned", "policy", "principal", "proposals", "question", "read", "run",
+        "standing",
     )  # fmt: skip
 
     def __init__(
@@ -91,7 +98,9 @@ class RunLog:
         self.floor = question.label
         self.calls: dict[str, CallState] = {}
         self.proposals: dict[tuple[str, str], Label] = {}
+        self.guarded: dict[str, tuple[str, Label]] = {}
         self.planned: PlanRecord | None = None
+        self.read: Callable[[Read], Awaitable[None]] = _nobody_reads
         self.before_flush: Callable[[], None] | None = None
         self.clock: Callable[[], float] = time.time
         self.standing: StandingRules | None = None
@@ -141,6 +150,10 @@ class RunLog:
             self.floor = self.floor | label
         self._drafts.append(Draft(kind, dumps(body), self._label_text(), time.time()))
 
+    def note_apart(self, kind: str, body: Mapping[str, JSON], label: Label) -> None:
+        """Write down what reveals more than the run has seen so far; the floor stays where it is."""
+        self._drafts.append(Draft(kind, dumps(body), dumps((self.floor | label).to_json()), time.time()))
+
     def note_call(self, phase: str, body: Mapping[str, JSON], *, apart: Label | None = None) -> CallState:
         """Write down what became of a call, and return how it stands now.
 
@@ -150,7 +163,7 @@ class RunLog:
         if apart is None:
             self.note(kind, body)
         else:
-            self._drafts.append(Draft(kind, dumps(body), dumps((self.floor | apart).to_json()), time.time()))
+            self.note_apart(kind, body, apart)
         self.calls[str(body["call"])] = state = _next_state(state, kind, self.clock(), body)
         return state
 

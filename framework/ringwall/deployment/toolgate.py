@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import cast
 
@@ -11,13 +11,15 @@ from ringwall.deployment.asking import Asking, is_endorsed, is_lifted, is_open, 
 from ringwall.deployment.base import Decision, Verdict
 from ringwall.deployment.disclosure import disclosures, note_disclosures
 from ringwall.deployment.gates import caused_by
-from ringwall.deployment.origins import PlanRecord, result_of, says
+from ringwall.deployment.origins import CONDITION, PlanRecord, contains_value, says
 from ringwall.deployment.questions import Objection
+from ringwall.deployment.results import result_label, result_of
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
+from ringwall.errors import BadReply, Unavailable
 from ringwall.interface.base import CallContext, CallStatus, Effect, PreparedCall, Tool, ToolOutcome, ToolRunner
-from ringwall.label import Label, join
-from ringwall.principal import ACL, Principal
-from ringwall.schema import JSON
+from ringwall.label import BOTTOM, Label, Source, join
+from ringwall.principal import Principal
+from ringwall.schema import JSON, dumps
 
 
 class GatedTools(ToolRunner):
@@ -56,9 +58,8 @@ class GatedTools(ToolRunner):
 
     async def _decide(self, prepared: PreparedCall, context: CallContext, state: CallState | None) -> ToolOutcome:
         record = self._log.planned
-        if record is not None and not self._is_planned(prepared, record):
-            why = "the plan made from the user's words does not name this call"
-            return await self._refuse(prepared, self._shown(prepared), why, "plan")
+        if record is not None and (unplanned := await self._unplanned(prepared, record)):
+            return await self._refuse(prepared, self._shown(prepared), unplanned, "plan")
         label = self._label(prepared)
         objections = await self._flow_objections(prepared, label)
         told = await disclosures(self._log, objections, self._chosen_by(prepared, label)) if objections else []
@@ -85,10 +86,32 @@ class GatedTools(ToolRunner):
             note_disclosures(self._log, prepared.call.id, told)
         return await self._perform(prepared, context, label, decision=decision)
 
+    async def _unplanned(self, prepared: PreparedCall, record: PlanRecord) -> str:
+        """Why the plan does not name a call; empty if it does.
+
+        What must be read to know is read at the desk, so that an agent does what the plan means, not what it read.
+        """
+        why = "the plan made from the user's words does not name this call"
+        if conditions := record.conditions(prepared.tool.name):
+            why += f"; it names {prepared.tool.name} when {conditions}"
+        for reading in record.unread(prepared):
+            try:
+                await self._log.read(reading)
+            except (Unavailable, BadReply) as error:
+                why = f"the plan has this call, but {error}"
+        if self._is_planned(prepared, record):
+            return ""
+        meant = record.meant(prepared, self._log.question.label)
+        return f"{why}; it has: {dumps(meant)}" if meant else why
+
     def _is_planned(self, prepared: PreparedCall, record: PlanRecord) -> bool:
-        """Whether the plan names the call."""
+        """Whether the plan names the call, as it was before guards rewrote its arguments."""
         words, shown = self._log.question.label, self._shown(prepared)
-        causes = record.causes(prepared, words, shown, free=self._is_free, says=self._says)
+        arguments, suspects = self._log.guarded.get(prepared.call.id, (prepared.call.arguments, BOTTOM))
+        asked = replace(prepared, call=replace(prepared.call, arguments=arguments))
+        causes = record.causes(asked, words, shown, free=self._is_free, says=self._says)
+        if causes is not None and suspects != BOTTOM:
+            causes = causes.suspected(suspects)
         if causes is not None and record.assign(causes, prepared.call.id):
             self._log.note("plan.called", {"key": causes.key, "call": prepared.call.id})
         return causes is not None
@@ -173,21 +196,19 @@ class GatedTools(ToolRunner):
             return await self._in_doubt(prepared, outcome.text)
         if outcome.status is CallStatus.DONE and (tool.fields or self._log.planned is not None):
             return await self._finish_by_fields(prepared, outcome, label)
-        return await self._finish(prepared, ToolOutcome(outcome.status, outcome.text, self._result_label(tool, label)))
+        return await self._finish(
+            prepared, ToolOutcome(outcome.status, outcome.text, result_label(tool, self._log.principal, label))
+        )
 
     async def _finish_by_fields(self, prepared: PreparedCall, outcome: ToolOutcome, label: Label) -> ToolOutcome:
         """Label a result by its fields; one of the plan's is kept for it."""
         record, kept = self._log.planned, None
         causes = None if record is None else record.known.get(prepared.call.id)
         choice = label if causes is None or causes.choice is None else causes.choice
-        result = result_of(prepared.tool, outcome.text, choice, self._result_label(prepared.tool, label))
+        result = result_of(prepared.tool, outcome.text, choice, result_label(prepared.tool, self._log.principal, label))
         if record is not None and causes is not None and causes.step:
             kept = record.finish(causes.step, result)
         return await self._finish(prepared, ToolOutcome(outcome.status, outcome.text, result.whole), kept)
-
-    def _result_label(self, tool: Tool, label: Label) -> Label:
-        own = Label.of(ACL((self._log.principal.own_grant,)), f"tool:{tool.name}")
-        return label | (own if tool.label is None else tool.label)
 
     async def _finish(
         self, prepared: PreparedCall, outcome: ToolOutcome, kept: Mapping[str, JSON] | None = None
@@ -219,7 +240,8 @@ class GatedTools(ToolRunner):
     ) -> ToolOutcome:
         if not is_open(prepared, label, state, objections):
             influences = {name: self._argument_label(prepared, name).influence for name in prepared.arguments}
-            shown = self._result_label(prepared.tool, label)
+            influences |= self._condition_influence(prepared)
+            shown = result_label(prepared.tool, self._log.principal, label)
             await self._asking.ask(prepared, context, label, decision, influences, objections, shown)
         return _waiting(prepared.tool)
 
@@ -232,17 +254,18 @@ class GatedTools(ToolRunner):
             return self._log.question.label
         return self._shown(prepared)
 
+    def _condition_influence(self, prepared: PreparedCall) -> dict[str, frozenset[Source]]:
+        """What decided that the call is made at all, if its plan has a condition."""
+        causes = None if self._log.planned is None else self._log.planned.known.get(prepared.call.id)
+        found = None if causes is None else causes.arguments.get(CONDITION)
+        return {} if found is None else {CONDITION: found.influence}
+
     async def _in_doubt(self, prepared: PreparedCall, reason: str) -> ToolOutcome:
         call = prepared.call
         self._log.note("call.in_doubt", {"call": call.id, "reason": reason})
         self._log.calls[call.id] = CallState(call, CallPhase.IN_DOUBT, reason=reason)
         await self._log.flush(durable=True)
         return _waiting(prepared.tool)
-
-
-def contains_value(text: str, value: str) -> bool:
-    """Whether `value` stands in `text` word for word: not as a part of a longer word or number."""
-    return bool(value) and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
 
 
 def _repeatable(tool: Tool) -> bool:

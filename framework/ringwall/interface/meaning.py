@@ -5,15 +5,16 @@ Nothing here asks or changes anything: the gate that keeps a run's plan works ou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, cast
 
-from ringwall.errors import Unavailable
-from ringwall.interface.plan import Composed, Item, Listed, Origin, Read, Taken, Words
+from ringwall.errors import NotMade, Unavailable
+from ringwall.interface.formats import ADDRESSES, has_format
+from ringwall.interface.origin import Composed, Item, Listed, Origin, Read, Taken, Text, Words
 from ringwall.label import BOTTOM, Label, Labelled, join
-from ringwall.schema import JSON
+from ringwall.schema import JSON, dumps
 
 _NO_FIELDS: Final[Mapping[str, Label]] = MappingProxyType({})
 
@@ -53,6 +54,15 @@ class Result:
         value = _projected(self.value, frozenset(fields)) if fields else self.value
         return Labelled(value, _label_of(value, self.label, self.fields))
 
+    @property
+    def order(self) -> Label:
+        """What decided which records there are, and in which order."""
+        return self._field("*") if isinstance(self.value, list) else BOTTOM
+
+    def at(self, path: Sequence[str]) -> Labelled[JSON]:
+        """The field at that path. Raises `Unavailable`."""
+        return self._at(self.value, path)
+
     def _chosen(self, origin: Taken) -> tuple[JSON, Label]:
         """The record or, for `all`, the records; and the label of what they were chosen by."""
         records = [record for record in cast("list[JSON]", self.value) if _equals(record, origin.where)]
@@ -81,12 +91,18 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """What origins are worked out from: results by call, readings by key, the label of the user's words, the item."""
+    """What origins are worked out from: results by call, readings by key, the label of the user's words, the item.
+
+    `inert` makes text that was read such that nobody who is sent it can be made to follow it. `not_made` are the calls
+    that a condition keeps from being made, with what decided that.
+    """
 
     results: Mapping[str, Result]
     readings: Mapping[str, Labelled[JSON]]
     words: Label
-    item: Labelled[JSON] | None = None
+    item: Result | None = None
+    inert: Callable[[str], str] | None = None
+    not_made: Mapping[str, Label] = field(default_factory=lambda: _NO_FIELDS)
 
 
 def evaluate(origin: Origin, known: Values) -> Labelled[JSON]:
@@ -95,6 +111,8 @@ def evaluate(origin: Origin, known: Values) -> Labelled[JSON]:
     match origin:
         case Words(value):
             return Labelled(value, words)
+        case Taken(step) if step in known.not_made:
+            raise NotMade(f"{step!r} was not made")
         case Taken(step):
             if step not in known.results:
                 raise Unavailable(f"{step!r} returned nothing")
@@ -103,14 +121,13 @@ def evaluate(origin: Origin, known: Values) -> Labelled[JSON]:
         case Read():
             if origin.key not in known.readings:
                 raise Unavailable("it was not read")
-            return known.readings[origin.key]
+            read = known.readings[origin.key]
+            return read if known.inert is None else Labelled(_inert(read.value, origin.schema, known.inert), read.label)
         case Item(path):
             if known.item is None:
                 raise Unavailable("there is no item to take it from", hint="say what the call is made for: `each`")
-            value = known.item.value
-            for name in path:
-                value = _member(value, name)
-            return Labelled(value, known.item.label | words)
+            part = known.item.at(path)
+            return Labelled(part.value, part.label | words)
         case Listed(items):
             each = [evaluate(item, known) for item in items]
             return Labelled([item.value for item in each], join([words, *[item.label for item in each]]))
@@ -118,6 +135,10 @@ def evaluate(origin: Origin, known: Values) -> Labelled[JSON]:
             named = {name: evaluate(item, known) for name, item in members}
             labels = [item.label for item in named.values()]
             return Labelled({name: item.value for name, item in named.items()}, join([words, *labels]))
+        case Text(parts):
+            each = [evaluate(part, known) for part in parts]
+            text = "".join(part.value if isinstance(part.value, str) else dumps(part.value) for part in each)
+            return Labelled(text, join([words, *[part.label for part in each]]))
 
 
 def same(one: JSON, other: JSON) -> bool:
@@ -132,7 +153,7 @@ def same(one: JSON, other: JSON) -> bool:
 
 
 def fits(value: JSON, schema: Mapping[str, Any]) -> bool:
-    """Whether a value fits the schema of a reading: `type`, `enum`, `items`, `properties`, `maxLength`."""
+    """Whether a value fits the schema of a reading: `type`, `enum`, `items`, `properties`, `maxLength`, `format`."""
     if "enum" in schema and not any(same(value, each) for each in schema["enum"]):
         return False
     kind = schema.get("type")
@@ -144,7 +165,7 @@ def fits(value: JSON, schema: Mapping[str, Any]) -> bool:
             isinstance(value, Mapping) and value.keys() <= known.keys() and all(fits(value[n], known[n]) for n in value)
         )
     if kind == "string" and isinstance(value, str):
-        return len(value) <= int(schema.get("maxLength", len(value)))
+        return len(value) <= int(schema.get("maxLength", len(value))) and has_format(value, schema.get("format", ""))
     types = _TYPES.get(kind, (object,))
     return isinstance(value, types) and (bool in types or object in types or not isinstance(value, bool))
 
@@ -156,6 +177,31 @@ _TYPES: Final[Mapping[Any, tuple[type, ...]]] = {
     "boolean": (bool,),
     "null": (type(None),),
 }
+
+
+def texts_of(value: JSON) -> Iterator[str]:
+    """All texts in a value, names of fields included."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield name
+            yield from texts_of(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts_of(item)
+    elif isinstance(value, str):
+        yield value
+
+
+def _inert(value: JSON, schema: Mapping[str, Any], inert: Callable[[str], str]) -> JSON:
+    """What was read, with its texts made inert, except for those that are to be addresses."""
+    if isinstance(value, str):
+        return value if schema.get("format") in ADDRESSES else inert(value)
+    if isinstance(value, Mapping):
+        known = schema.get("properties", {})
+        return {name: _inert(item, known.get(name, {}), inert) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_inert(item, schema.get("items", {}), inert) for item in value]
+    return value
 
 
 def _label_of(value: JSON, inherited: Label, fields: Mapping[str, Label]) -> Label:

@@ -121,6 +121,9 @@ class CachedModel(ModelProvider):
         if finish:
             await self._replies.put(key, KeptReply("".join(texts), calls, finish, _kept_for(request)))
 
+    async def check(self) -> bool:
+        return await self._model.check()
+
     async def forget(self, asker: str) -> None:
         await self._replies.forget(asker)
         await self._model.forget(asker)

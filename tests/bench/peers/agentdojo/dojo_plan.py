@@ -12,15 +12,19 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from agentdojo.functions_runtime import FunctionCall, FunctionsRuntime
+from dojo_text import Source, UserWords, stands_in, worded
 from dojo_tools import SAID
 from pydantic_core import to_jsonable_python
 
+from ringwall.errors import Unavailable
 from ringwall.interface.base import Effect
-from ringwall.interface.meaning import same
+from ringwall.interface.formats import has_format, is_only
+from ringwall.interface.meaning import Result, same, texts_of
 from ringwall.interface.plan import (
     Composed,
     Item,
@@ -30,10 +34,12 @@ from ringwall.interface.plan import (
     Read,
     Taken,
     TaskPlan,
+    Text,
     Words,
     origin_to_json,
     readings_of,
 )
+from ringwall.label import BOTTOM
 
 _TYPES: Final = {str: "string", int: "number", float: "number", bool: "boolean", list: "array", dict: "object"}
 
@@ -78,7 +84,7 @@ def flat(results: Sequence[Any]) -> list[Any]:
 
 class _Writer:
     def __init__(self, prompt: str, tools: Sequence[Any]) -> None:
-        self.words = " ".join(prompt.split()).lower()
+        self.words = UserWords(prompt)
         self.calls: list[PlannedCall] = []
         self.results: dict[str, tuple[str, Any]] = {}
         self.readings: dict[str, Any] = {}
@@ -118,12 +124,12 @@ class _Writer:
         self.plan(name := f"step{len(self.calls)}", first)
         planned = self.calls.pop()
         leaves = [leaf for value in values for leaf in (value if isinstance(value, list) else [value])]
-        shown = {self._shown_for(leaf) for leaf in leaves if not self._is_said(leaf)}
+        shown = {self._shown_for(leaf) for leaf in leaves if not self.words.say(leaf)}
         is_read = any(next(readings_of(planned.arguments[argument]), None) for argument in differing)
         if not is_read or len(shown) != 1:  # one reading would be shown more than each of them needs
             return []
         steps, fields = shown.pop()
-        kinds = {argument: {"type": _TYPES[type(arguments[0][argument])]} for argument in differing}
+        kinds = {argument: _schema([each[argument] for each in arguments]) for argument in differing}
         items = {"type": "object", "properties": kinds}
         reading = Read(steps, f"{name}: each of {first.function}", {"type": "array", "items": items}, fields)
         self.readings[reading.key] = [{argument: each[argument] for argument in differing} for each in arguments]
@@ -147,9 +153,10 @@ class _Writer:
         origins: dict[str, Origin] = {}
         for argument, value in arguments.items():
             chosen = value in self.choices.get((call.function, argument), ())
-            origins[argument] = (
-                Words(value) if chosen else self._origin(value, f"{name}: {argument} of {call.function}")
-            )
+            what = f"{name}: {argument} of {call.function}"
+            is_content = not _only_reads(call) and argument not in SAID[call.function].control
+            text = self._worded(value, what) if is_content and isinstance(value, str) else None
+            origins[argument] = Words(value) if chosen else text or self._origin(value, what)
         self.calls.append(PlannedCall(name, call.function, origins))
 
     def _origin(self, value: Any, what: str) -> Origin:
@@ -163,26 +170,48 @@ class _Writer:
         taken = next(self._taken(value), None)
         if taken is not None and is_short:
             return taken  # a number stands in many texts: it is not the user's because it stands in hers, too
-        if self._is_said(value):
+        if self.words.say(value):
             return Words(value)
         if taken is not None:
             return taken
         return self._reading(value, what) if self.results else Words(value)
 
-    def _is_said(self, value: Any) -> bool:
-        """Whether the user says it, or all of its parts (as in dates written down differently)."""
-        if isinstance(value, int | float):
-            return any(float(found) == value for found in re.findall(r"\d+(?:\.\d+)?", self.words))
-        text = " ".join(str(value).split()).lower()
-        parts = re.findall(r"[\w@.-]+", text)
-        return _stands_in(text, self.words) or (bool(parts) and all(_stands_in(part, self.words) for part in parts))
+    def _worded(self, value: str, what: str) -> Origin | None:
+        """A text that a planner words itself, with pieces in it that are quoted from trusted results."""
+        told = [_told(step, *result) for step, result in self.results.items()]
+        pieces = worded(value, self.words, [*self._sources()], [text for each in told for text in each.others])
+        if pieces is None or next(self._taken(value), None) is not None:
+            return None
+        steps = tuple(self.results)
+        return Text(
+            tuple(
+                Words(piece)
+                if isinstance(piece, str)
+                else self._noted(Read(steps, f"part {n} of {what}", quotes=piece.source), piece.text)
+                for n, piece in enumerate(pieces)
+            )
+        )
+
+    def _sources(self) -> Iterator[Source]:
+        for step, (tool, result) in self.results.items():
+            records, several = SAID[tool].records, isinstance(result, list)
+            paths = [()] if records is None else [(name,) for name in records]
+            for path in paths:
+                origin = Taken(step, path, pick="all" if several else "")
+                with suppress(Unavailable):
+                    yield Source(origin, tuple(texts_of(Result(result, BOTTOM).taken(origin).value)))
 
     def _reading(self, value: Any, what: str) -> Read:
-        kind = "number" if isinstance(value, int | float) else "string"
         steps, fields = self._shown_for(value)
-        reading = Read(steps, what, {"type": kind}, fields)
+        schema = _schema([value])
+        shown = [Result(self.results[step][1], BOTTOM).shown(fields).value for step in steps]
+        only = "format" in schema and is_only(value, "\n".join(texts_of(shown)), schema["format"])
+        return self._noted(Read(steps, what, schema, fields, only=only), value)
+
+    def _noted(self, reading: Read, value: Any) -> Read:
+        """A reading of its own for this value."""
         while self.readings.get(reading.key, value) != value:
-            reading = Read(steps, f"another {reading.ask}", reading.schema, fields)
+            reading = replace(reading, ask=f"another {reading.ask}")
         self.readings[reading.key] = value
         return reading
 
@@ -190,7 +219,7 @@ class _Writer:
         """The results that a reader of this value is shown, and the fields of them; no fields are all."""
         told = [_told(step, *result) for step, result in self.results.items()]
         able = [each for each in told if any(same(item, value) for item in each.trusted)]
-        said = any(_stands_in(str(value).lower(), text) for each in told for text in each.others)
+        said = any(stands_in(str(value).lower(), text) for each in told for text in each.others)
         if not able and not said and all(each.trusted or not each.others for each in told):
             able = [each for each in told if any(_kind(item) == _kind(value) != "text" for item in each.trusted)]
         if not able:
@@ -239,15 +268,24 @@ class _Writer:
         names = record if trusted is None else [name for name in record if name in trusted]
         for name in names:
             value = record[name]
-            said = isinstance(value, str) and len(value) >= 4 and self._is_said(value)
+            said = isinstance(value, str) and len(value) >= 4 and self.words.say(value)
             if said and sum(other.get(name) == value for other in records) == 1:
                 return ((name, value),), ""
         for name in names:
             for word, most in (("largest", max), ("smallest", min)):
-                is_said = word in self.words and isinstance(record[name], int | float)
+                is_said = word in self.words.text and isinstance(record[name], int | float)
                 if is_said and record[name] == most(other[name] for other in records):
                     return (), f"{word} {name}"
         return None
+
+
+def _schema(values: Sequence[Any]) -> dict[str, Any]:
+    """What these values are, as a planner says it that knows what is asked for."""
+    kind = _TYPES[type(values[0])]
+    if kind == "array":
+        return {"type": kind, "items": _schema([item for value in values for item in value])}
+    named = [name for name in ("email", "iban", "uri") if all(has_format(str(value), name) for value in values)]
+    return {"type": kind, **({"format": named[0]} if named and kind == "string" else {})}
 
 
 def _choices(tools: Sequence[Any]) -> Iterator[tuple[tuple[str, str], list[Any]]]:
@@ -290,10 +328,6 @@ def _kind(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return "number"
     return "time" if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d.*)?", value) else "text"
-
-
-def _stands_in(text: str, words: str) -> bool:
-    return re.search(rf"(?<![\w@.-]){re.escape(text.strip('.'))}(?![\w@-])", words) is not None
 
 
 def as_text(plan: TaskPlan) -> str:

@@ -135,8 +135,10 @@ class WorstModel(ModelProvider):
             part.read(text)
         if ask == ANSWER:
             return part.final_text
-        value = next(found for key, found in part.script.readings.items() if json.loads(key)["ask"] == ask)
-        if part.mode == "hijack" and any(MARK in text for text in texts):
+        reading, value = next(
+            (json.loads(k), v) for k, v in part.script.readings.items() if json.loads(k)["ask"] == ask
+        )
+        if part.mode == "hijack" and "quotes" not in reading and any(MARK in text for text in texts):
             return _attackers_value(ask, value, part.sayable())
         return value
 

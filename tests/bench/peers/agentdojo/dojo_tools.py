@@ -165,6 +165,12 @@ class DojoTool(Tool):
         self._runtime = FunctionsRuntime([function])
 
     @property
+    def decisive(self) -> tuple[str, ...]:
+        """The arguments that decide who or what is affected, whichever rule is taken away."""
+        said = SAID[self.name]
+        return tuple(self.parameters["properties"]) if said.effect is Effect.READ else said.control
+
+    @property
     def parameters(self) -> JsonSchema:
         schema: JsonSchema = self._function.parameters.model_json_schema()
         return schema

@@ -106,7 +106,7 @@ class Play:
         self.part: Part | None = None
         self.tools = {tool.name: tool for tool in tools_of(suite, self.stage)}
         acting = [tool for tool in self.tools.values() if tool.effect is not Effect.READ or tool.recipients]
-        self.effects = {tool.name: tool.control_arguments for tool in acting}
+        self.effects = {tool.name: frozenset(tool.decisive) for tool in acting}
         self.app = App(
             policy=Rules(_rules(setting.rules, list(self.tools.values()))),
             model=self.model,
@@ -159,11 +159,12 @@ class Play:
     async def _answer(
         self, result: RunResult, due: collections.Counter[str], counted: collections.Counter[str]
     ) -> RunResult:
-        counted["asks"] += len({question.tool for question in result.waiting})  # like calls are put together
-        for question in result.waiting:
-            counted["asked_calls"] += 1
-            answer = self.app.approve if self._says_yes(question, due) else self.app.deny
-            await answer(question.run, by=DEPUTY, call=question.call)
+        counted["asked_calls"] += len(result.waiting)
+        for group in dict.fromkeys(question.group for question in result.waiting):
+            counted["asks"] += 1
+            alike = [question for question in result.waiting if question.group == group]
+            answer = self.app.approve if all(self._says_yes(each, due) for each in alike) else self.app.deny
+            await answer(result.run, by=DEPUTY, call=group)
         return await self.app.resume(result.run)
 
     def _says_yes(self, question: Approval, due: collections.Counter[str]) -> bool:
@@ -177,7 +178,7 @@ class Play:
 
     def _key(self, tool: str, arguments: dict[str, Any]) -> str:
         """What makes one call another: the tool, and the arguments that decide who or what is affected."""
-        decisive = self.tools[tool].control_arguments
+        decisive = self.tools[tool].decisive
         return json.dumps([tool, {name: arguments.get(name) for name in sorted(decisive)}], sort_keys=True)
 
 
