@@ -175,6 +175,10 @@ class Asking(Happening):
         steps = (Step("peek"), Step("find"), Step("post", "read", (0,)), Step("mail", how, of))
         self.happens(self.life.ask(1, who, PlanWish(steps, Step("", "said")), named=False))
 
+    @rule(who=SOMEBODY)
+    def plan_as_a_thief_would(self, who: Principal) -> None:
+        self.plan_to_tell_what_several_tools_found(who, "mail", "read owner", (1,))
+
     @rule(app=APPS, who=st.tuples(SOMEBODY, SOMEBODY), moves=st.sampled_from([("post",) * 6, ("look", "post", "peek")]))
     def spend(self, app: int, who: tuple[Principal, Principal], moves: tuple[str, ...]) -> None:
         for each in who:
