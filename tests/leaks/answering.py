@@ -13,24 +13,24 @@ from tests.leaks.changing import Changing
 from tests.leaks.doing import Run, Wish
 from tests.leaks.machine import APPS, SELDOM, SOMEBODY
 from tests.leaks.people import LIMITS, Far, How
-from tests.leaks.town import CLUBS, HOUR, PEOPLE, Rights
+from tests.leaks.town import CLUBS, HOUR, PEOPLE, RECEIVERS, Rights
 from tests.leaks.world import QUESTIONS
 
 EVERY_LIST: Final = frozenset((*CLUBS, QUESTIONS, "user:*"))
-LIFTS: Final = st.sampled_from([EVERY_LIST, EVERY_LIST, EVERY_LIST - {"role:boss"}, frozenset[str]()])
+LIFTS: Final = st.sampled_from([EVERY_LIST, EVERY_LIST, EVERY_LIST, EVERY_LIST - {"role:boss"}, frozenset[str]()])
 MOSTLY: Final = st.sampled_from([True, True, True, False])
 RIGHTS: Final = st.builds(Rights, LIFTS, MOSTLY, st.booleans())
 HOWS: Final = st.sampled_from(["approve", "declassify", "deny", "happened"])
 FARS: Final = st.builds(
     Far,
-    st.sampled_from([*LIMITS, "this or that"]),
+    st.sampled_from([*LIMITS, "this or that", "this or that"]),
     st.sampled_from([None, None, "public", "role:staff", "user:ana"]),
     st.integers(1, 2),
     st.sampled_from([1, 24]),
     MOSTLY,
     SELDOM,
 )
-WAITS: Final = st.sampled_from([0.0, 1900.0, 4000.0])
+WAITS: Final = st.sampled_from([0.0, 4000.0, 4000.0])
 CLUBS_THEN: Final = st.sampled_from([frozenset[str](), frozenset(("role:staff",)), frozenset(CLUBS)])
 
 
@@ -71,7 +71,7 @@ class Answering(Changing):
         waiting = {record.run for record in await self.life.apps[0].journal.runs(RunStatus.WAITING)}
         return [run for run in self.life.runs if run.id in waiting][-3:]
 
-    @rule(app=APPS, who=SOMEBODY, far=FARS, then=CLUBS_THEN, rights=RIGHTS, hours=st.sampled_from([0, 0, 2, 30]))
+    @rule(app=APPS, who=SOMEBODY, far=FARS, then=CLUBS_THEN, rights=RIGHTS, hours=st.sampled_from([0, 0, 0, 30]))
     def let_stand_what_is_asked_and_have_it_used(
         self, app: int, who: Principal, far: Far, then: frozenset[str], rights: Rights, hours: int
     ) -> None:
@@ -81,15 +81,23 @@ class Answering(Changing):
 
     async def _let_stand(self, app: int, who: Principal, far: Far, then: frozenset[str], rights: Rights) -> None:
         life, other = self.life, another(who)
-        self.everything_works_again()
-        life.let(other, rights)
-        receivers = [Principal(name, who.tenant) for name in ("tool:book", "model:far", "model:embedder")]
-        life.give(dict.fromkeys((who, other, *receivers), frozenset(CLUBS)))
-        await life.write("a", who.tenant, frozenset(("role:boss",)))
+        await self._can_be_answered(who, rights)
         first = await life.ask(app, who, Wish(("book",)), named=False)
         life.give({who: then})
         second = await life.ask(1 - app, who, Wish(("book",)), named=False)
         await self.people.let_stand(app, first, other, far, second)
+
+    async def _can_be_answered(self, who: Principal, rights: Rights) -> None:
+        """Somebody asks on a new day, when all works and may be read by those who answer."""
+        life, other = self.life, another(who)
+        self.everything_works_again()
+        life.clock.now += 24 * HOUR
+        life.let(other, rights)
+        receivers = [each for each in RECEIVERS if each.tenant == who.tenant]
+        life.give(dict.fromkeys((who, other, *receivers), frozenset(CLUBS)))
+        for store in life.apps[0].memories, life.apps[0].profiles:
+            await store.forget(who)
+        await life.write("a", who.tenant, frozenset(("role:boss",)))
 
     async def _use_what_stands(self, app: int, who: Principal) -> None:
         await self.life.resume(app, self.life.runs[-1])
@@ -109,12 +117,14 @@ class Answering(Changing):
     ) -> None:
         self.happens(self._declassify(app, who, tool, rights, wait))
 
+    @rule(app=APPS, who=SOMEBODY)
+    def use_what_was_declassified_too_late(self, app: int, who: Principal) -> None:
+        self.happens(self._declassify(app, who, "mail", Rights(EVERY_LIST), 4000.0))
+
     async def _declassify(self, app: int, who: Principal, tool: str, rights: Rights, wait: float) -> None:
         life, other = self.life, another(who)
-        receiver = Principal("to:bo" if tool == "mail" else "tool:book", who.tenant)
-        life.give({who: frozenset(CLUBS), other: frozenset(CLUBS), receiver: frozenset()})
-        life.let(other, rights)
-        await life.write("a", who.tenant, frozenset(("role:boss",)))
+        await self._can_be_answered(who, rights)
+        life.give({Principal("to:bo" if tool == "mail" else "tool:book", who.tenant): frozenset()})
         run = await life.ask(app, who, Wish((tool,)), named=True)
         for _ in range(2):
             await self.people.answer(app, run, other, "declassify")

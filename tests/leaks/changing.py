@@ -42,9 +42,10 @@ class Changing(Asking):
     def remember(self, who: Principal, readers: frozenset[str] | None, dress: Any) -> None:
         self.happens(self.life.remember(who, readers, dress))
 
-    @rule(who=SOMEBODY)
-    def change_the_profile(self, who: Principal) -> None:
+    @rule(who=SOMEBODY, app=APPS)
+    def change_the_profile(self, who: Principal, app: int) -> None:
         self.happens(self.life.change_profile(who))
+        self.ask_what_is_often_asked(app, who)
 
     @rule(who=SOMEBODY)
     def forget(self, who: Principal) -> None:
@@ -54,7 +55,7 @@ class Changing(Asking):
     def erase(self, app: int, who: Principal, really: bool) -> None:  # noqa: FBT001
         if really:
             self.remember(who, None, "")
-            self.change_the_profile(who)
+            self.change_the_profile(who, app)
             self.happens(self.life.ask(app, who, Wish(), named=True))
             self.happens(self.life.erase(self.life.apps[app], who))
             self.look(app, who)

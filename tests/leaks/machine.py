@@ -18,6 +18,7 @@ from ringwall import Principal
 from tests.leaks.doing import PlanWish, Run, Step, Wish
 from tests.leaks.life import Life
 from tests.leaks.people import People
+from tests.leaks.spending import DAY
 from tests.leaks.town import CLUBS, PEOPLE, RECEIVERS, TOOLS
 from tests.plugins.test_otel import CAPTURE
 
@@ -166,11 +167,17 @@ class Asking(Happening):
     @rule(who=SOMEBODY, dress=DRESSES | st.just("mail"), how=HOWS | st.just("read owner"), of=st.just((1,)) | OF)
     def plan_to_tell_what_several_tools_found(self, who: Principal, dress: Any, how: str, of: tuple[int, ...]) -> None:
         """To one who may read a part of it."""
+        self.everything_works_again()
+        self.life.clock.now += DAY
         self.life.outbox.dress, self.life.outbox.peeked = dress, frozenset(("role:boss",))
         far, bo = Principal("model:far", who.tenant), Principal("to:bo", who.tenant)
         self.life.give({who: frozenset(CLUBS), far: frozenset(CLUBS), bo: frozenset(("role:staff",))})
         steps = (Step("peek"), Step("find"), Step("post", "read", (0,)), Step("mail", how, of))
         self.happens(self.life.ask(1, who, PlanWish(steps, Step("", "said")), named=False))
+
+    @rule(who=SOMEBODY)
+    def plan_as_a_thief_would(self, who: Principal) -> None:
+        self.plan_to_tell_what_several_tools_found(who, "mail", "read owner", (1,))
 
     @rule(app=APPS, who=st.tuples(SOMEBODY, SOMEBODY), moves=st.sampled_from([("post",) * 6, ("look", "post", "peek")]))
     def spend(self, app: int, who: tuple[Principal, Principal], moves: tuple[str, ...]) -> None:
