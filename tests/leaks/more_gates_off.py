@@ -92,10 +92,6 @@ def taken_from_nobody(origin: Any, known: Values) -> Labelled[JSON]:
     return Labelled(evaluate(origin, known).value, known.words)
 
 
-def whole_line(standing: Standing, floor: object) -> str:
-    return standing.rule.line
-
-
 MORE_OFF: Final[dict[str, Off]] = {
     "anybody declassifies": without(approvals, "_may_lift", nothing),
     "what flows is not asked about": without(toolgate, "is_lifted", always),
@@ -106,7 +102,6 @@ MORE_OFF: Final[dict[str, Off]] = {
     "anybody lets a rule stand": without(ApprovalDesk, "_may_stand", nothing),
     "anybody manages the rules that stand": without(ApprovalDesk, "_may_manage", yes),
     "rules that stand are shown to anybody": without(ApprovalDesk, "standing", standing_for_anybody),
-    "the line of a rule is told to every run": without(asking, "_told_of", whole_line),
     "readings carry nothing": without(plandesk, "join", the_first),
     "what is taken carries nothing": without(origins, "evaluate", taken_from_nobody),
     "everybody has one purse": without(Spender, "key", one_purse),
