@@ -26,7 +26,7 @@ member tool:* role:own
 grant tool:* collection:questions
 """
 ACCOUNTS = ("DE02120300000000202051", "GB33BUKB20201555555555", "FR1420041010050500013M02606")
-WORDS = st.text("ab .", min_size=1, max_size=8)
+WORDS = st.text("ab ,", min_size=1, max_size=8)  # without dots: names of hosts would be made inert
 
 
 def sent(records: list[dict[str, Any]], to: Any, text: Any, said: str) -> list[tuple[str, str]]:
@@ -67,7 +67,7 @@ def test_what_is_quoted_was_said_by_a_trusted_field_word_for_word(
     mails = sent(records, "bo", {"$text": ["It is ", quote]}, said)
     assert mails in ([], [("bo", f"It is {said}")])
     assert not mails or any(said in name for name in names)
-    assert mails or said not in names or not said.strip(" .")
+    assert mails or said not in names or not said.strip(" ,")
 
 
 @settings(max_examples=60, deadline=None)
