@@ -6,6 +6,7 @@ What the thief writes stands in the contents of files and mails, never in their 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -102,6 +103,7 @@ class Office:
         rules: str = RULES,
         journal: Journal | None = None,
         guards: Sequence[Guard] = (),
+        clock: Callable[[], float] = time.time,
     ) -> App:
         def reply(request: ModelRequest) -> Line:
             self.requests.append(request)
@@ -114,6 +116,7 @@ class Office:
             pipeline=Pipeline(*steps),
             journal=journal or InMemoryJournal(),
             guards=guards,
+            clock=clock,
             name="office",
         )
 

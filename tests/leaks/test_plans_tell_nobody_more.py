@@ -13,6 +13,7 @@ from ringwall import ACL, App, Label, Pipeline, Rules, ScriptedModel, tool
 from ringwall.errors import FlowDenied
 from ringwall.model import Location, ModelRequest
 from ringwall.planning import PLAN_SCHEMA, ExecutePlan, MakePlan
+from ringwall.schema import JSON
 from ringwall_guards import Pseudonyms
 from tests.deployment.office import ANA, READERS, RULES, Office, call, plan_of, read_from, step, taken
 
@@ -104,6 +105,23 @@ async def test_that_a_call_is_not_made_is_told_to_nobody_who_may_not_know_what_d
     assert office.done == []
     assert ["role:deputy", "user:ana"] in json.loads(skipped.label)["secrecy"]
     assert result.label.secrecy >= {READERS}
+
+
+async def test_the_name_of_a_group_tells_nothing_of_what_its_calls_are_to_do() -> None:
+    def told(people: list[JSON]) -> App:
+        """The same moment for all, so that nothing else makes a difference."""
+        rules = RULES + "allow tool:* declassify to:*"
+        return Office().executing(plan, read=lambda ask, text: people, rules=rules, clock=lambda: 1e9)
+
+    whom = read_from("find", "whom to tell", "array", fields=[])
+    plan = plan_of(step("find", "files"), step("go", "send", to=[{"$item": ""}], text="hello") | {"each": whom})
+    groups: list[set[str]] = []
+    for other in ("eve@example.org", "ana@example.org"):
+        async with told(["bo@example.org", other]) as app:
+            waiting = (await app.ask("tell them", as_=ANA)).waiting
+        assert len(waiting) == 2
+        groups.append({question.group for question in waiting})
+    assert groups[0] == groups[1]
 
 
 PSEUDONYMS = """

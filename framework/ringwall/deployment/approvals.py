@@ -16,7 +16,6 @@ from ringwall.deployment.base import Decision, Policy, Terms, Verdict
 from ringwall.deployment.questions import NEVER, Kind, Objection, Preview, Question, sorted_objections
 from ringwall.deployment.runlog import CallPhase, CallState, RunLog
 from ringwall.errors import ActionDenied, FlowDenied
-from ringwall.interface.base import ToolCall
 from ringwall.label import Label, Source
 from ringwall.principal import TENANT_MARK, Grants, Principal, scoped
 from ringwall.schema import digest
@@ -90,7 +89,7 @@ def waiting_calls(log: RunLog) -> list[Asked]:
         for state in log.calls.values()
         if state.phase is CallPhase.IN_DOUBT or (state.phase is CallPhase.ASKED and not is_lapsed(state, now))
     ]
-    groups = _groups(log, [state.call for state in open_ if state.phase is CallPhase.ASKED])
+    groups = _groups(log, [state for state in open_ if state.phase is CallPhase.ASKED])
     return [
         Asked(state, None, log.floor, state.call.id)
         if state.phase is CallPhase.IN_DOUBT
@@ -99,12 +98,24 @@ def waiting_calls(log: RunLog) -> list[Asked]:
     ]
 
 
-def _groups(log: RunLog, calls: Sequence[ToolCall]) -> dict[str, str]:
-    """The group of each call that one of the plan's stands for with others: named by what exactly they are."""
-    steps = {} if log.planned is None else {call.id: log.planned.each_of(call.id) for call in calls}
-    together = {step: [call for call in calls if steps[call.id] == step] for step in steps.values() if step}
-    names = {step: f"{step}.{digest(' '.join(c.digest for c in each))[:12]}" for step, each in together.items()}
-    return {call.id: names[step] for step, each in together.items() for call in each}
+def _groups(log: RunLog, asked: Sequence[CallState]) -> dict[str, str]:
+    """The group of each call that one of the plan's stands for with others.
+
+    Its name is made of which questions these are, and when each was asked, so that it is another as soon as one of them
+    is. It is not made of their arguments: whoever may see one call of a group could find those of the others by trying.
+    """
+    steps = {} if log.planned is None else {state.call.id: log.planned.each_of(state.call.id) for state in asked}
+    groups: dict[str, list[CallState]] = {}
+    for state in asked:
+        if step := steps.get(state.call.id):
+            groups.setdefault(step, []).append(state)
+    names = {step: f"{step}.{digest(' '.join(map(_moment, states)))[:12]}" for step, states in groups.items()}
+    return {state.call.id: names[step] for step, states in groups.items() for state in states}
+
+
+def _moment(state: CallState) -> str:
+    """Which question this is: a call is asked about anew under the same id, at another time."""
+    return f"{state.call.id}@{state.question.asked_at if state.question else 0}"
 
 
 async def questions_for(log: RunLog, reader: Principal) -> tuple[Approval, ...]:
