@@ -60,7 +60,8 @@ Reader = Callable[[str, str], JSON]
 class Office:
     """What was done in it: the effects, the texts that were sent, and each request that a model was sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, mails: Sequence[dict[str, Any]] = ()) -> None:
+        self.mails = [*(mails or MAILS)]
         self.done: list[tuple[str, Any]] = []
         self.texts: list[str] = []
         self.requests: list[ModelRequest] = []
@@ -77,7 +78,7 @@ class Office:
         @tool(effect="read", label=Label.of(READERS, "tool:mails"), fields=trusted)
         async def mails() -> list[dict[str, Any]]:
             """The mails that came in."""
-            return MAILS
+            return self.mails
 
         @tool(control=("file",))
         async def delete(file: int) -> str:

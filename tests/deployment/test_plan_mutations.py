@@ -279,7 +279,7 @@ def addresses_are_content(patch: pytest.MonkeyPatch) -> None:
 
 
 def what_is_sent_stays_active(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(origins, "_for", lambda tool, argument, known: known)
+    patch.setattr(origins, "_as_sent", lambda tool, argument, known: known)
 
 
 def agents_read_for_themselves(patch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 from ringwall import RunStatus
 from ringwall.deployment.desk import Bounds
 from ringwall.deployment.guard import Crossing, Guard, Passing, Ruling
+from ringwall.deployment.runlog import event_label
 from ringwall.errors import ActionDenied, BadReply, InvalidInput, NotWaiting, RingwallError
 from ringwall.planning import PLAN_SCHEMA, MakePlan
 from ringwall.runs import RunResult
@@ -159,9 +160,27 @@ async def test_what_a_plan_has_read_an_agent_cannot_say_for_itself() -> None:
     async with office.acting(DELETE_WHAT_IS_SAID, *moves, read=lambda ask, text: 13) as app:
         result = await app.ask("delete the file that my notes say", as_=ANA)
         (question,) = result.waiting
+        events = await app.events(result.run, as_=ANA)
     assert json.loads(question.arguments) == {"file": 13}
     told = [str(message.content) for message in office.requests[-1].messages]
     assert any('it has: [{"file":13}]' in text for text in told)  # 7 was refused
+    (refused,) = [event for event in events if event.kind == "call.refused"]
+    assert "tool:files" in event_label(refused).influence  # since it tells what was read there
+
+
+async def test_an_agent_that_makes_the_call_it_is_told_of_has_made_the_planned_one() -> None:
+    where = read_from("mail", "where is it?", quotes=taken("mail", "text", pick="all"))
+    plan = plan_of(step("mail", "mails"), step("go", "send", to=["bo@example.org"], text={"$text": ["See ", where]}))
+    office = Office([{"id": 1, "sender": "bo@example.org", "text": "it is at www.fair.example.com"}])
+    told = call("send", to=["bo@example.org"], text="See www[.]fair[.]example[.]com")
+    moves = (call("mails"), call("send", to=["bo@example.org"], text="See you"), told)
+    rules = RULES + "allow tool:* declassify to:*"
+    async with office.acting(plan, *moves, read=always("www.fair.example.com"), rules=rules) as app:
+        await app.ask("tell bo@example.org where the fair is", as_=ANA)
+    assert any(
+        json.dumps("See www[.]fair[.]example[.]com") in str(each.content) for each in office.requests[-1].messages
+    )
+    assert office.texts == ["See www[.]fair[.]example[.]com"]
 
 
 async def test_what_is_quoted_stands_where_it_is_to_be_quoted_from() -> None:

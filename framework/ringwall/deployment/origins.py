@@ -163,7 +163,7 @@ class PlanRecord:
             known = replace(now, item=item)
             with suppress(Unavailable):
                 if key not in self.calls and named and self._branching.condition(planned, known) is not None:
-                    found.append({name: evaluate(origin, known).value for name, origin in named.items()})
+                    found.append(_values(named, prepared.tool, known))
         return found
 
     def _for_each(
@@ -199,8 +199,7 @@ class PlanRecord:
 
     def arguments(self, planned: PlannedCall, tool: Tool, words: Label, item: Result | None = None) -> dict[str, JSON]:
         """The arguments of a planned call as things stand. Raises `Unavailable`."""
-        known = self.values(words, item)
-        return {n: evaluate(origin, _for(tool, n, known)).value for n, origin in planned.arguments.items()}
+        return _values(planned.arguments, tool, self.values(words, item))
 
     def finish(self, step: str, result: Result) -> dict[str, JSON]:
         """Keep what the call of that name returned; the JSON of it is what `read` takes back."""
@@ -241,7 +240,7 @@ class PlanRecord:
         labels: dict[str, Label] = {}
         for name in {*given, *planned.arguments}:
             origin, value = planned.arguments.get(name), given.get(name)
-            label = _origin_label(origin, value, _for(tool, name, known))
+            label = _origin_label(origin, value, _as_sent(tool, name, known))
             asks = tool.recipients and _addresses(value)
             if label is None:
                 if self.by_code or _binds(prepared, name, origin) or (asks and not asks <= _said_by(origin)):
@@ -251,7 +250,12 @@ class PlanRecord:
         return labels
 
 
-def _for(tool: Tool, argument: str, known: Values) -> Values:
+def _values(origins: Mapping[str, Origin], tool: Tool, known: Values) -> dict[str, JSON]:
+    """The values of arguments, just as a call must have them. Raises `Unavailable`."""
+    return {name: evaluate(origin, _as_sent(tool, name, known)).value for name, origin in origins.items()}
+
+
+def _as_sent(tool: Tool, argument: str, known: Values) -> Values:
     """For an argument: what others wrote is inert in what somebody is sent."""
     is_sent = tool.recipients and argument not in tool.control_arguments
     return replace(known, inert=DISARM.disarmed) if is_sent else known
