@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic_core import to_json
 from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
-from ringwall.app import App
 from ringwall.audit_commands import plain, policy_in
 from ringwall.deployment.changes import Change, ChangeKind
 from ringwall.deployment.expectations import Outcome, Question, Report, read_expectations, run_expectations, untested
@@ -22,8 +20,9 @@ from ringwall.deployment.reasons import Reasons, reasons, reasons_by_rules
 from ringwall.deployment.rules import Rules, read_statements
 from ringwall.deployment.ruleset import Rule
 from ringwall.deployment.simulation import Simulation, simulate
-from ringwall.errors import ConfigurationError, InvalidInput, RingwallError
+from ringwall.errors import InvalidInput
 from ringwall.interface.base import Effect
+from ringwall.named_app import app_named
 from ringwall.places import evidence
 from ringwall.principal import Principal
 
@@ -179,28 +178,10 @@ def _known(app: str, collections: Sequence[str], roles: Sequence[str]) -> Known:
     vouched = frozenset(name.removeprefix("role:") for name in roles) if roles else None
     if not app:
         return Known(collections=named, roles=vouched)
-    built = _app(app)
+    built = app_named(app)
     tools = {tool.name: tool for tool in built.tools}
     irreversible = frozenset(name for name, tool in tools.items() if tool.effect is Effect.IRREVERSIBLE)
     return Known(frozenset(tools), frozenset((built.name,)), named, vouched, irreversible)
-
-
-def _app(name: str) -> App:
-    """The app that `package.module:name` names. Raises `ConfigurationError` if there is none."""
-    module, _, attribute = name.partition(":")
-    sys.path.insert(0, "")
-    try:
-        found: Any = getattr(importlib.import_module(module), attribute)
-    except RingwallError:
-        raise
-    except Exception as error:  # an app's module is anybody's code
-        what = f"{type(error).__name__}: {error}"
-        raise ConfigurationError(f"no app {name!r}: {what}", hint="name it as `package.module:attribute`") from error
-    finally:
-        sys.path.remove("")
-    if not isinstance(found, App):
-        raise ConfigurationError(f"{name} is a {type(found).__name__}", hint="name a `ringwall.App`")
-    return found
 
 
 def _text(path: Path) -> str:

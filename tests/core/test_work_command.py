@@ -162,9 +162,9 @@ def test_it_goes_on_with_what_nobody_answered_in_time(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (("main",), 1, "ConfigurationError: 'main' names no app"),
-        (("none:app",), 1, "ConfigurationError: 'none:app' cannot be imported"),
-        (("main:none",), 1, "ConfigurationError: 'main:none' cannot be imported"),
+        (("main",), 1, "ConfigurationError: no app 'main'; expected: MODULE:NAME"),
+        (("none:app",), 1, "ConfigurationError: no app 'none:app': ModuleNotFoundError"),
+        (("main:none",), 1, "ConfigurationError: no app 'main:none': AttributeError"),
         (("main:nothing",), 1, "ConfigurationError: 'main:nothing' is a int"),
         (("main:alone",), 1, "ConfigurationError: the app keeps its journal in its own process"),
         (("main:app", "--every", "0"), 2, "Invalid value for '--every'"),
