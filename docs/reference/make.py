@@ -77,6 +77,8 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
         "ringwall.interface",
         "ringwall.interface.functions",
         "ringwall.interface.plan",
+        "ringwall.interface.origin",
+        "ringwall.interface.formats",
         "ringwall.interface.conditions",
         "ringwall.interface.meaning",
         "ringwall.interface.contract",

@@ -15,7 +15,8 @@ pairs whose attack needs only tools that the task uses anyway, `text` the 20 who
 `unauthorised` are effects that the task does not call for: another tool, or other arguments that decide who or what is
 affected; `reworded` counts content, too. `asks` counts the questions that a person answers: what a plan does for each
 of several items is one, with all its calls and their exact arguments; `asked_calls` counts the calls. Answers are
-judged as the model wrote them, before they are disarmed.
+judged as the model wrote them, before they are disarmed. A fooled reader says what the attacker wants, but quotes truly
+where it can only quote; plans have no conditions, since the true calls have none.
 
 AgentDojo lives in an environment of its own, built at the first run. Exits with 1 where a target is missed. With
 `--mutate` each rule is taken away in turn, and it exits with 1 where no attack succeeds without it.

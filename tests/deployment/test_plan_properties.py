@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from ringwall import ACL, App, Label, Pipeline, Principal, Rules, ScriptedModel, Tool, call, tool
 from ringwall.errors import RingwallError
 from ringwall.interface.meaning import same
-from ringwall.interface.plan import TaskPlan, origin_from_json, origin_to_json
+from ringwall.interface.origin import origin_from_json, origin_to_json
+from ringwall.interface.plan import TaskPlan
 from ringwall.model import ModelRequest
 from ringwall.model.scripted import Line
 from ringwall.planning import PLAN_SCHEMA, ExecutePlan, MakePlan

@@ -49,3 +49,6 @@ def is_only(value: str, text: str, name: str) -> bool:
 
 def _plain(value: str) -> str:
     return value.rstrip(_CLOSING).replace(" ", "").casefold()
+
+
+__all__ = ["ADDRESSES", "FORMATS", "found", "has_format", "is_only"]

@@ -189,3 +189,9 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
+
+
+__all__ = [
+    "Composed", "Item", "Listed", "Origin", "Read", "Taken", "Text", "Words", "origin_from_json", "origin_to_json",
+    "parts_of", "readings_of", "steps_of",
+]  # fmt: skip

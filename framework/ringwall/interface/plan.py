@@ -27,21 +27,7 @@ from typing import Any, Final
 
 from ringwall.errors import InvalidInput
 from ringwall.interface.conditions import When, origins_of, when_from_json, when_to_json
-from ringwall.interface.origin import (
-    Composed,
-    Item,
-    Listed,
-    Origin,
-    Read,
-    Taken,
-    Text,
-    Words,
-    origin_from_json,
-    origin_to_json,
-    parts_of,
-    readings_of,
-    steps_of,
-)
+from ringwall.interface.origin import Item, Origin, origin_from_json, origin_to_json, parts_of, steps_of
 from ringwall.schema import JSON
 
 
@@ -186,7 +172,4 @@ def _check_steps(origins: Iterable[Origin], earlier: set[str]) -> None:
         raise InvalidInput(f"the plan takes from {', '.join(sorted(named - earlier))}, which is no earlier call")
 
 
-__all__ = [
-    "Composed", "Desk", "Item", "Listed", "Origin", "PlannedCall", "Read", "Taken", "TaskPlan", "Text", "Words",
-    "origin_from_json", "origin_to_json", "readings_of",
-]  # fmt: skip
+__all__ = ["Desk", "PlannedCall", "TaskPlan"]

@@ -1,8 +1,10 @@
 """The plan that a faultless planner writes: from the true calls, each value replaced by where it comes from.
 
-What stands in the user's words is written down; what is a field of an earlier result is taken from it; whatever else
-there is must be read out of the earlier results, by a model. It is shown trusted fields alone where these hold the
-answer; or hold others of its kind, no free text was read, and nothing else says it. The planner sees the clean
+What stands in the user's words is written down, days also in another notation; what is a field of an earlier result is
+taken from it; whatever else there is must be read out of the earlier results, by a model. A text that is mostly the
+user's words is put together of them and of quotations of trusted results (`dojo_text`). A reading has the format of its
+value, and must be the only one of it where the clean text holds no other. It is shown trusted fields alone where these
+hold the answer; or hold others of its kind, no free text was read, and nothing else says it. The planner sees the clean
 environment, never the injected text: so plans are as good as plans can be, and what is measured with them is a bound.
 """
 
@@ -25,20 +27,19 @@ from ringwall.errors import Unavailable
 from ringwall.interface.base import Effect
 from ringwall.interface.formats import has_format, is_only
 from ringwall.interface.meaning import Result, same, texts_of
-from ringwall.interface.plan import (
+from ringwall.interface.origin import (
     Composed,
     Item,
     Listed,
     Origin,
-    PlannedCall,
     Read,
     Taken,
-    TaskPlan,
     Text,
     Words,
     origin_to_json,
     readings_of,
 )
+from ringwall.interface.plan import PlannedCall, TaskPlan
 from ringwall.label import BOTTOM
 
 _TYPES: Final = {str: "string", int: "number", float: "number", bool: "boolean", list: "array", dict: "object"}
